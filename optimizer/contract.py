@@ -1,0 +1,148 @@
+"""The run-time contract: what an image promises, and the check that a rewrite kept all of it but what it declared.
+
+Entries are kept in order, so a rewrite that swaps two COPYs or two commands breaks the contract too; a command's entry
+carries the user and the folder that it runs in, so that moving it across a USER or a WORKDIR shows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from optimizer.dockerfile.shell import from_words
+from optimizer.rewrite import Aspect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from optimizer.dockerfile.document import Instruction, Stage
+    from optimizer.dockerfile.shell import Command
+    from optimizer.facts import Facts
+    from optimizer.rewrite import Rewrite
+
+Entry = tuple[str, str]
+RuntimeContract = dict[Aspect, tuple[Entry, ...]]
+
+_ASPECTS = {
+    "FROM": Aspect.BASE,
+    "USER": Aspect.USER,
+    "WORKDIR": Aspect.WORKDIR,
+    "ENV": Aspect.ENV,
+    "ARG": Aspect.ENV,
+    "ENTRYPOINT": Aspect.ENTRYPOINT,
+    "CMD": Aspect.CMD,
+    "EXPOSE": Aspect.EXPOSE,
+    "VOLUME": Aspect.VOLUME,
+    "LABEL": Aspect.LABEL,
+    "MAINTAINER": Aspect.AUTHOR,
+    "HEALTHCHECK": Aspect.HEALTHCHECK,
+    "STOPSIGNAL": Aspect.STOPSIGNAL,
+    "SHELL": Aspect.SHELL,
+    "ONBUILD": Aspect.ONBUILD,
+    "COPY": Aspect.COPIES,
+    "ADD": Aspect.COPIES,
+    "RUN": Aspect.COMMANDS,
+}
+
+
+def contract(facts: Facts) -> RuntimeContract:
+    """The contract of every stage of the document, one after the other."""
+    found: dict[Aspect, list[Entry]] = {aspect: [] for aspect in Aspect}
+    for stage in facts.document.stages:
+        for instruction in stage.instructions:
+            found[_ASPECTS[instruction.keyword]] += _entries(facts, stage, instruction)
+    return {aspect: tuple(entries) for aspect, entries in found.items()}
+
+
+def breaches(before: RuntimeContract, after: RuntimeContract, rewrites: Iterable[Rewrite]) -> list[str]:
+    """What differs between two contracts beyond what `rewrites` declare, in words; empty if the contract holds."""
+    rewrites = tuple(rewrites)
+    removed: Counter[tuple[Aspect, str]] = Counter()
+    added: Counter[tuple[Aspect, str]] = Counter()
+    found = []
+    for rewrite in rewrites:
+        for change in rewrite.changes:
+            if change.aspect not in rewrite.transform.meta.may_change:
+                found.append(f"{rewrite.name} may not change the {change.aspect.value}")
+            removed.update((change.aspect, text) for text in change.removed)
+            added.update((change.aspect, text) for text in change.added)
+    for aspect in Aspect:
+        kept, missing = _without(before[aspect], aspect, removed)
+        left, surplus = _without(after[aspect], aspect, added)
+        found += [f"the {aspect.value} never had: {text}" for text in missing]
+        found += [f"the {aspect.value} did not get: {text}" for text in surplus]
+        if kept != left:
+            found.append(f"the {aspect.value} changed: {_first_difference(kept, left)}")
+    return found
+
+
+def command_entry(command: Command) -> str:
+    """A command as the contract writes it: its words with single blanks between."""
+    return str(command)
+
+
+def copy_entry(instruction: Instruction) -> str:
+    """A COPY or ADD as the contract writes it."""
+    flags = (f"--{f.name}={f.value}" if f.value is not None else f"--{f.name}" for f in instruction.flags)
+    return copy_text(instruction.keyword, *flags, *(word.text for word in instruction.words))
+
+
+def copy_text(keyword: str, *words: str) -> str:
+    """The contract's entry of a COPY or ADD with these flags, sources and destination."""
+    return " ".join((keyword, *words))
+
+
+def exec_entry(words: Iterable[str]) -> str:
+    """The exec form of CMD or ENTRYPOINT as the contract writes it."""
+    return f"exec {list(words)!r}"
+
+
+def _entries(facts: Facts, stage: Stage, instruction: Instruction) -> list[Entry]:
+    name = f"{stage.index}"
+    keyword = instruction.keyword
+    if keyword == "RUN":
+        return _commands(facts, instruction, name)
+    if keyword in ("COPY", "ADD"):
+        bodies = "".join(facts.document.source.text[h.body.start : h.body.end] for h in instruction.heredocs)
+        return [(copy_entry(instruction), f"{name} {facts.state(instruction).path(instruction.words[-1].text)}{bodies}")]
+    if keyword in ("CMD", "ENTRYPOINT") and instruction.exec_form is not None:
+        return [(exec_entry(instruction.exec_form), name)]
+    if keyword in ("ENV", "LABEL", "ARG"):
+        return [(f"{pair.name}={pair.value}", name) for pair in instruction.pairs]
+    flags = "".join(f"--{f.name}={f.value} " for f in instruction.flags)
+    return [(f"{flags}{' '.join(instruction.value.split())}", name)]
+
+
+def _commands(facts: Facts, run: Instruction, name: str) -> list[Entry]:
+    state = facts.state(run)
+    flags = " ".join(f"--{f.name}={f.value}" for f in run.flags)
+    place = f"{name} {state.user} {state.workdir} {flags}"
+    script = facts.script(run)
+    if script is None:
+        bodies = "".join(facts.document.source.text[h.body.start : h.body.end] for h in run.heredocs)
+        return [(" ".join((run.value + bodies).split()), place)]
+    if run.exec_form is not None:
+        return [(command_entry(command), f"{place} exec") for command in from_words(run.exec_form).commands]
+    return [(command_entry(command), place) for command in script.commands]
+
+
+def _without(
+    entries: tuple[Entry, ...], aspect: Aspect, declared: Counter[tuple[Aspect, str]]
+) -> tuple[list[Entry], list[str]]:
+    """The entries without the declared ones, and the declared ones that were not among them."""
+    left = Counter({text: n for (a, text), n in declared.items() if a is aspect})
+    kept = []
+    for entry in entries:
+        if left[entry[0]] > 0:
+            left[entry[0]] -= 1
+        else:
+            kept.append(entry)
+    return kept, list(left.elements())
+
+
+def _first_difference(before: list[Entry], after: list[Entry]) -> str:
+    for old, new in zip(before, after, strict=False):
+        if old != new:
+            return f'"{old[0]}" became "{new[0]}"' if old[0] != new[0] else f'"{old[0]}" runs elsewhere'
+    longer, word = (before, "is gone") if len(before) > len(after) else (after, "is new")
+    return f'"{longer[min(len(before), len(after))][0]}" {word}'

@@ -1,0 +1,205 @@
+"""Which files are Dockerfiles, which folder is a file's build context, and how a result is written."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optimizer.dockerfile.patterns import clean, has_wildcard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pathspec import GitIgnoreSpec
+
+    from optimizer.dockerfile.document import Document
+
+_NAMES = re.compile(r"^(?:dockerfile|containerfile)(?:[._-].+)?$|^.+\.dockerfile$", re.IGNORECASE)
+_NOT_DOCKERFILES = re.compile(
+    r"\.(?:dockerignore|md|rst|txt|html?|py|js|ts|go|java|rb|rs|sh|json|ya?ml|toml|lock|orig|bak|swp|tar|gz|zip|png|svg)$",
+    re.IGNORECASE,
+)
+_COMPOSE = re.compile(r"^(?:docker-)?compose(?:\.[\w.-]+)?\.ya?ml$", re.IGNORECASE)
+_MAX_COMPOSE = 1 << 20
+_LEVELS_UP = 4
+
+
+def dockerfiles(folder: Path) -> Iterator[Path]:
+    """The Dockerfiles below `folder` in sorted order: by name, without what `.gitignore` files leave out and without links."""
+    yield from _walk(folder, [])
+
+
+def _walk(folder: Path, above: list[tuple[Path, GitIgnoreSpec]]) -> Iterator[Path]:
+    specs = above
+    ignore = folder / ".gitignore"
+    if ignore.is_file():
+        from pathspec import GitIgnoreSpec
+
+        lines = ignore.read_text("utf-8", "replace").splitlines()
+        specs = [*above, (folder, GitIgnoreSpec.from_lines(lines))]
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        path = folder / entry.name
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if entry.is_symlink() or entry.name == ".git" or _is_ignored(path, specs, is_folder=is_folder):
+            continue
+        if is_folder:
+            yield from _walk(path, specs)
+        elif _NAMES.match(entry.name) and not _NOT_DOCKERFILES.search(entry.name):
+            yield path
+
+
+def _is_ignored(path: Path, specs: list[tuple[Path, GitIgnoreSpec]], *, is_folder: bool) -> bool:
+    """Whether the nearest `.gitignore` that speaks of `path` leaves it out."""
+    for root, spec in reversed(specs):
+        shown = path.relative_to(root).as_posix() + ("/" if is_folder else "")
+        result = spec.check_file(shown)
+        if result.include is not None:
+            return result.include
+    return False
+
+
+# -------------------------------------------------------------------- build contexts
+
+
+@dataclass(frozen=True, slots=True)
+class ContextFolder:
+    """The folder that is sent to the builder for a Dockerfile, and why one thinks so."""
+
+    folder: Path
+    reason: str
+
+
+def context_folder(dockerfile: Path, document: Document) -> ContextFolder:
+    """The build context of a Dockerfile: what a compose file says, else the nearest folder that has its COPY sources."""
+    dockerfile = dockerfile.absolute()
+    ladder = list(_ladder(dockerfile.parent))
+    for folder in ladder:
+        for compose in _compose_files(folder):
+            if (found := _from_compose(compose, dockerfile)) is not None:
+                return ContextFolder(found, f"{compose.name} says so")
+    sources = _literal_sources(document)
+    for folder in ladder:
+        if sources and all((folder / source).exists() for source in sources):
+            return ContextFolder(folder, "it has what the Dockerfile copies")
+    return ContextFolder(dockerfile.parent, "it holds the Dockerfile")
+
+
+def _ladder(folder: Path) -> Iterator[Path]:
+    """`folder` and those above it, up to the top of the repository."""
+    for level, above in enumerate((folder, *folder.parents)):
+        yield above
+        if (above / ".git").exists() or level >= _LEVELS_UP:
+            return
+        if above.parent == Path(above.anchor):
+            return
+
+
+def _literal_sources(document: Document) -> list[str]:
+    found = []
+    for instruction in document.instructions:
+        if instruction.keyword in ("COPY", "ADD") and instruction.flag("from") is None and not instruction.heredocs:
+            for word in instruction.words[:-1]:
+                if "$" not in word.text and "://" not in word.text and not has_wildcard(word.text):
+                    found.append(clean(word.text))
+    return found
+
+
+def _compose_files(folder: Path) -> list[Path]:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []  # a folder above that we may not list says nothing
+    return [folder / name for name in names if _COMPOSE.match(name)]
+
+
+def _from_compose(compose: Path, dockerfile: Path) -> Path | None:
+    """The context that `compose` builds `dockerfile` in."""
+    try:
+        data = compose.read_bytes()[: _MAX_COMPOSE + 1]
+    except OSError:
+        return None
+    if len(data) > _MAX_COMPOSE or b"build" not in data:
+        return None
+    import yaml
+
+    try:
+        table = yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe loader either way
+    except yaml.YAMLError:
+        return None  # a compose file that cannot be read tells nothing
+    services = table.get("services") if isinstance(table, dict) else None
+    for service in (services or {}).values() if isinstance(services, dict) else ():
+        if (found := _build_context(compose.parent, service, dockerfile)) is not None:
+            return found
+    return None
+
+
+def _build_context(folder: Path, service: Any, dockerfile: Path) -> Path | None:
+    build = service.get("build") if isinstance(service, dict) else None
+    if isinstance(build, str):
+        build = {"context": build}
+    if not isinstance(build, dict) or "://" in str(build.get("context", "")):
+        return None
+    context = Path(os.path.normpath(folder / str(build.get("context", "."))))
+    named = Path(os.path.normpath(context / str(build.get("dockerfile", "Dockerfile"))))
+    return context if named == dockerfile and context.is_dir() else None
+
+
+# -------------------------------------------------------------------- writing
+
+
+class WriteError(OSError):
+    """A file that was not written; the message says why, and the file is as it was."""
+
+
+def write_atomically(files: Iterable[tuple[Path, bytes]]) -> None:
+    """Write files, each as a whole or not at all, keeping the mode of those that are there.
+
+    A link is followed only inside its own folder tree. Raises WriteError.
+    """
+    prepared: list[tuple[Path, Path]] = []
+    try:
+        for path, data in files:
+            target = _target(path)
+            prepared.append((_temporary(target, data), target))
+        for temporary, target in prepared:
+            temporary.replace(target)
+    except OSError as error:
+        raise WriteError(f"{path}: not written: {error.strerror or error}") from error
+    finally:
+        for temporary, _ in prepared:
+            temporary.unlink(missing_ok=True)
+
+
+def _target(path: Path) -> Path:
+    if not path.is_symlink():
+        return path
+    target = path.resolve()
+    if not target.is_relative_to(path.parent.resolve()):
+        raise WriteError(f"{path}: not written: it is a link to {target}, outside its folder")
+    return target
+
+
+def _temporary(target: Path, data: bytes) -> Path:
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        if target.exists():
+            mode = stat.S_IMODE(target.stat().st_mode)
+        else:
+            mask = os.umask(0)
+            os.umask(mask)
+            mode = 0o666 & ~mask
+        temporary.chmod(mode)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary

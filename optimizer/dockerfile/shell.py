@@ -1,0 +1,351 @@
+"""A shell script as commands with spans, read by tree-sitter-bash.
+
+`read_script` returns None for what it cannot read: nothing is guessed. Spans are offsets into the script's own text; the
+instruction's `Joined` leads from there to the file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from optimizer.dockerfile.edit import Span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tree_sitter import Node, Parser
+
+_EXPANDS = re.compile(r"[$`]")
+_PATTERN = re.compile(r"[*?\[{]")
+_JOINERS = frozenset({"&&", "||", ";", "&", "\n", ";;"})
+# A command inside one of these does not simply run once, in this shell, with its status counted.
+_GUARDS = {
+    "if_statement": "conditional",
+    "case_statement": "conditional",
+    "for_statement": "loop",
+    "c_style_for_statement": "loop",
+    "while_statement": "loop",
+    "function_definition": "function",
+    "command_substitution": "substitution",
+    "process_substitution": "substitution",
+    "negated_command": "negated",
+    "pipeline": "pipeline",
+    "subshell": "subshell",
+}
+_COMMANDS = frozenset({"command", "declaration_command", "unset_command", "test_command"})
+_WRAPPERS = frozenset({"sudo", "env", "command", "eatmydata", "nice", "time", "nohup"})
+_MAX_SCRIPT = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class ShellWord:
+    """A word of a command.
+
+    `text` is the word after quote removal, or None where a variable or a command substitution makes it unknown.
+    `is_pattern`: the shell would expand an unquoted `*`, `?`, `[`, `{` or a leading `~`.
+    """
+
+    raw: str
+    text: str | None
+    is_pattern: bool
+    span: Span
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the shell passes exactly `text` on."""
+        return self.text is not None and not self.is_pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """A redirection: operator and target."""
+
+    operator: str
+    target: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A simple command. `guards` names what encloses it: conditional, loop, function, fallback (right of `||`), ..."""
+
+    words: tuple[ShellWord, ...]
+    assignments: tuple[str, ...]
+    redirects: tuple[Redirect, ...]
+    span: Span
+    guards: frozenset[str]
+
+    @property
+    def name(self) -> str | None:
+        """The program, without its folder and without `sudo` or `env` in front; None where it is not a literal, "" for a
+        bare assignment."""
+        head = self.words[self.head :]
+        if not head:
+            return ""
+        text = head[0].text
+        return None if text is None else text.rpartition("/")[2]
+
+    @property
+    def head(self) -> int:
+        """Index of the word that names the program."""
+        at = 0
+        while at + 1 < len(self.words) and self.words[at].text in _WRAPPERS:
+            at += 1
+            while at + 1 < len(self.words) and (self.words[at].raw.startswith("-") or "=" in self.words[at].raw):
+                at += 1
+        return at
+
+    @property
+    def args(self) -> tuple[str, ...]:
+        """The arguments; what is unknown stands as it was written."""
+        return tuple(word.raw if word.text is None else word.text for word in self.words[self.head + 1 :])
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The variables that hold for this command only: `A=1 program`, `env A=1 program`."""
+        return (*self.assignments, *(word.raw for word in self.words[: self.head] if "=" in word.raw))
+
+    @property
+    def is_unconditional(self) -> bool:
+        """Whether it runs exactly once when the script succeeds, in the script's own order."""
+        return not self.guards & {"conditional", "loop", "function", "fallback", "substitution", "negated", "background"}
+
+    def __str__(self) -> str:
+        head = list(self.assignments) + [word.raw for word in self.words]
+        return " ".join(head + [f"{r.operator}{r.target or ''}" for r in self.redirects])
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A statement of a script's top level and the operator in front of it (`&&`, `||`, `;`, `&`, newline, or "")."""
+
+    joiner: str
+    span: Span
+    kind: str
+
+
+@dataclass(frozen=True)
+class Script:
+    """A readable script."""
+
+    text: str
+    commands: tuple[Command, ...]
+    steps: tuple[Step, ...]
+    comments: tuple[Span, ...]
+    tail: str
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether it is one `a && b && c`, so that another `&&` neither hides nor changes a failure."""
+        return all(step.joiner in ("", "&&") for step in self.steps) and not self.tail
+
+    @cached_property
+    def expects_errexit(self) -> bool:
+        """Whether `set -e` is in force somewhere in it."""
+        return any(
+            c.name == "set" and any(re.match(r"-[a-z]*e|errexit$", arg) for arg in c.args) for c in self.commands
+        )
+
+    def find(self, name: str, *subcommands: str) -> tuple[Command, ...]:
+        """The commands that run `name`, with one of `subcommands` as its first argument that is no option."""
+        return tuple(c for c in self.commands if c.name == name and (not subcommands or subcommand(c) in subcommands))
+
+    def step_of(self, command: Command) -> int:
+        """Index of the step that holds `command`."""
+        return next(i for i, step in enumerate(self.steps) if step.span.contains(command.span))
+
+
+def subcommand(command: Command) -> str | None:
+    """The first argument that is no option: `install` of `apt-get -y install curl`."""
+    return next((arg for arg in command.args if not arg.startswith("-")), None)
+
+
+def operands(command: Command) -> tuple[str, ...]:
+    """The arguments behind the sub-command that are no options."""
+    plain = [arg for arg in command.args if not arg.startswith("-")]
+    return tuple(plain[1:])
+
+
+def from_words(words: tuple[str, ...]) -> Script:
+    """The script of an exec form: one command whose words are passed as they are, with no place in the file to edit."""
+    nowhere = Span(0, 0)
+    command = Command(tuple(ShellWord(w, w, is_pattern=False, span=nowhere) for w in words), (), (), nowhere, frozenset())
+    return Script(" ".join(words), (command,) if words else (), (), (), "")
+
+
+@lru_cache(maxsize=4096)
+def read_script(text: str) -> Script | None:
+    """The commands of a POSIX or bash script, or None where it cannot be read with certainty."""
+    if len(text) > _MAX_SCRIPT:
+        return None
+    data = text.encode("utf-8", "surrogateescape")
+    root = _parser().parse(data).root_node
+    if root.has_error:
+        return None
+    reader = _Reader(text, data)
+    try:
+        steps, tail = reader.steps(root)
+        commands = tuple(reader.commands(root, frozenset()))
+    except (_UnreadableError, RecursionError):
+        return None
+    return Script(text, commands, steps, tuple(reader.span(n) for n in _descendants(root, "comment")), tail)
+
+
+class _UnreadableError(Exception):
+    """The tree has a shape that this module does not know."""
+
+
+@lru_cache(maxsize=1)
+def _parser() -> Parser:
+    import tree_sitter
+    import tree_sitter_bash
+
+    return tree_sitter.Parser(tree_sitter.Language(tree_sitter_bash.language()))
+
+
+def _descendants(node: Node, kind: str) -> Iterator[Node]:
+    for child in node.children:
+        if child.type == kind:
+            yield child
+        yield from _descendants(child, kind)
+
+
+class _Reader:
+    def __init__(self, text: str, data: bytes) -> None:
+        self.text = text
+        self.offsets: list[int] | None = None
+        if len(data) != len(text):  # bytes to characters, for scripts that are not plain ASCII
+            widths = [len(char.encode("utf-8", "surrogateescape")) for char in text]
+            self.offsets = [0] * (len(data) + 1)
+            for index, start in enumerate(accumulate(widths, initial=0)):
+                self.offsets[start] = index
+
+    def span(self, node: Node) -> Span:
+        start, end = node.start_byte, node.end_byte
+        if self.offsets is not None:
+            start, end = self.offsets[start], self.offsets[end]
+        return Span(start, end)
+
+    def raw(self, node: Node) -> str:
+        span = self.span(node)
+        return self.text[span.start : span.end]
+
+    # ------------------------------------------------------------ the top level
+
+    def steps(self, root: Node) -> tuple[tuple[Step, ...], str]:
+        found: list[Step] = []
+        joiner = ""
+        for child in root.children:
+            if child.type == "comment":
+                continue
+            if not child.is_named:
+                if child.type not in _JOINERS:
+                    raise _UnreadableError(child.type)
+                joiner = child.type
+                continue
+            first = ("\n" if not joiner and found else joiner, child)
+            found += self._flatten(*first)
+            joiner = ""
+        return tuple(found), joiner
+
+    def _flatten(self, joiner: str, node: Node) -> list[Step]:
+        """The steps of `a && b || c`; a redirection that the grammar hangs on a whole list belongs to its last command."""
+        if node.type == "redirected_statement" and node.children[0].type == "list":
+            steps = self._flatten(joiner, node.children[0])
+            last = steps[-1]
+            return [*steps[:-1], Step(last.joiner, Span(last.span.start, self.span(node).end), last.kind)]
+        if node.type != "list":
+            return [Step(joiner, self.span(node), node.type)]
+        left, operator, right = (child for child in node.children if child.type != "comment")
+        return self._flatten(joiner, left) + self._flatten(operator.type, right)
+
+    # ------------------------------------------------------------ commands
+
+    def commands(self, node: Node, guards: frozenset[str], redirects: tuple[Redirect, ...] = ()) -> Iterator[Command]:
+        if node.type in _COMMANDS:
+            yield self._command(node, guards, redirects)
+            for child in node.children:
+                yield from self._nested(child, guards)
+            return
+        if node.type == "variable_assignment":
+            yield Command((), (self.raw(node),), redirects, self.span(node), guards)
+            yield from self._nested(node, guards)
+            return
+        if guard := _GUARDS.get(node.type):
+            guards |= {guard}
+        if node.type == "redirected_statement":
+            found = [c for c in node.children if c.type.endswith("_redirect")]
+            found += [c for heredoc in found for c in heredoc.children if c.type == "file_redirect"]
+            redirects += tuple(self._redirect(c) for c in found)
+        children = node.children
+        for index, child in enumerate(children):
+            inner = guards
+            if node.type == "list" and index > 0 and children[index - 1].type == "||":
+                inner = guards | {"fallback"}
+            follower = children[index + 1].type if index + 1 < len(children) else ""
+            if follower == "&":
+                inner = inner | {"background"}
+            last = node.type in ("redirected_statement", "list") and (index == 0 or node.type == "list")
+            passed = redirects if last and (node.type != "list" or index == len(children) - 1) else ()
+            yield from self.commands(child, inner, passed)
+
+    def _nested(self, node: Node, guards: frozenset[str]) -> Iterator[Command]:
+        """The commands in the substitutions below a word."""
+        for child in node.children:
+            if child.type in ("command_substitution", "process_substitution"):
+                yield from self.commands(child, guards)
+            else:
+                yield from self._nested(child, guards)
+        if node.type in ("command_substitution", "process_substitution"):
+            yield from self.commands(node, guards)
+
+    def _command(self, node: Node, guards: frozenset[str], redirects: tuple[Redirect, ...]) -> Command:
+        words: list[ShellWord] = []
+        assignments: list[str] = []
+        for child in node.children:
+            if child.type == "variable_assignment" and node.type == "command":
+                assignments.append(self.raw(child))
+            elif child.type.endswith("_redirect"):
+                redirects += (self._redirect(child),)
+            elif child.type == "command_name":
+                words.append(self._word(child.children[0] if child.children else child))
+            else:
+                words.append(self._word(child))
+        return Command(tuple(words), tuple(assignments), redirects, self.span(node), guards)
+
+    def _redirect(self, node: Node) -> Redirect:
+        operator = next((c.type for c in node.children if not c.is_named), "<<")
+        target = next((c for c in reversed(node.children) if c.is_named), None)
+        return Redirect(operator, None if target is None else self._word(target).text)
+
+    def _word(self, node: Node) -> ShellWord:
+        raw = self.raw(node)
+        text, is_pattern = dequote(raw)
+        return ShellWord(raw, text, is_pattern, self.span(node))
+
+
+def dequote(raw: str) -> tuple[str | None, bool]:
+    """A word after quote removal (None where something in it expands), and whether an unquoted pattern is in it."""
+    text, quote, at, is_pattern = "", "", 0, raw.startswith("~")
+    while at < len(raw):
+        char = raw[at]
+        if char == "\\" and quote != "'":
+            following = raw[at + 1 : at + 2]
+            keeps = quote == '"' and following not in ('"', "\\", "$", "`", "\n")
+            text += ("\\" if keeps else "") + ("" if following == "\n" else following)
+            at += 2
+            continue
+        if quote != "'" and _EXPANDS.match(char):
+            return None, is_pattern
+        if char == quote:
+            quote = ""
+        elif not quote and char in "'\"":
+            quote = char
+        else:
+            is_pattern = is_pattern or (not quote and _PATTERN.match(char) is not None)
+            text += char
+        at += 1
+    return text, is_pattern

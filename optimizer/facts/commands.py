@@ -1,0 +1,312 @@
+"""What a RUN runs: package installs, and the paths that its commands write, delete and change.
+
+Only what is certain is reported: a program that is not known here writes "something", and callers treat that as unknown.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from optimizer.dockerfile.shell import Command, Script, subcommand
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+APT = frozenset({"apt-get", "apt", "aptitude"})
+APT_LISTS = "/var/lib/apt/lists"
+# Options of apt-get that take a value as the next word.
+_APT_VALUED = frozenset({"-o", "--option", "-c", "--config-file", "-t", "--target-release", "--default-release", "-a", "--host-architecture"})
+# Programs that read nothing of the application: where they run does not depend on the sources.
+_NO_SOURCES = frozenset(
+    """apt-get apt apk dnf yum microdnf zypper apt-key add-apt-repository dpkg-reconfigure locale-gen update-locale
+    update-ca-certificates useradd adduser groupadd addgroup usermod mkdir echo printf true : set export corepack rustup gem
+    curl wget date id uname whoami which type hash""".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AptInstall:
+    """An `apt-get install`: the packages that are literal, and whether anything else stands in the list."""
+
+    command: Command
+    packages: tuple[str, ...]
+    is_complete: bool
+
+    @property
+    def skips_recommends(self) -> bool:
+        return any(
+            re.match(r"--no-install-recommends$|--install-recommends|(-o)?APT::Install-Recommends", arg)
+            for arg in self.command.args
+        )
+
+
+def is_apt(command: Command, *subcommands: str) -> bool:
+    """Whether `command` is apt-get, apt or aptitude with one of `subcommands`."""
+    return command.name in APT and apt_subcommand(command) in subcommands
+
+
+def apt_subcommand(command: Command) -> str | None:
+    words = _apt_words(command)
+    return words[0] if words else None
+
+
+def apt_install(command: Command) -> AptInstall | None:
+    """The install that `command` is, or None."""
+    words = _apt_words(command)
+    if command.name not in APT or not words or words[0] != "install":
+        return None
+    names = words[1:]
+    known = tuple(name.partition("=")[0].partition("/")[0].partition(":")[0] for name in names if _is_package(name))
+    return AptInstall(command, known, len(known) == len(names))
+
+
+def _apt_words(command: Command) -> list[str]:
+    """The words of an apt command that are neither options nor their values."""
+    words, skip = [], False
+    for arg in command.args:
+        if skip:
+            skip = False
+        elif arg in _APT_VALUED:
+            skip = True
+        elif not arg.startswith("-"):
+            words.append(arg)
+    return words
+
+
+def _is_package(name: str) -> bool:
+    return re.fullmatch(r"[a-z0-9][a-z0-9+.\-]*(:[a-z0-9]+)?([=/]\S+)?", name) is not None and not name.endswith(".deb")
+
+
+# -------------------------------------------------------------------- where commands run, and what they do to files
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A command and the folder that it runs in; None where that is unknown."""
+
+    command: Command
+    cwd: str | None
+
+    def path(self, text: str) -> str | None:
+        """Absolute path of an argument; None where the folder or a variable in it is unknown."""
+        if text.startswith("~/"):
+            text = "/root" + text[1:]
+        if "$" in text or "`" in text:
+            return None
+        if text.startswith("/"):
+            return posixpath.normpath(text)
+        return None if self.cwd is None else posixpath.normpath(posixpath.join(self.cwd, text))
+
+
+def placed(script: Script, cwd: str | None) -> tuple[Placed, ...]:
+    """The script's commands with the folders that they run in, `cd` followed."""
+    found = []
+    for command in script.commands:
+        found.append(Placed(command, cwd))
+        if command.name in ("cd", "pushd", "popd"):
+            args = [arg for arg in command.args if not arg.startswith("-")]
+            certain = command.name == "cd" and len(args) == 1 and not command.guards
+            cwd = Placed(command, cwd).path(args[0]) if certain else None
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """A path (or a name such as `apt:git`) and the command that touches it."""
+
+    path: str
+    command: Command
+
+
+def written(commands: tuple[Placed, ...]) -> tuple[Touched, ...]:
+    """What the commands put on disk, as far as it can be told: never empty files, folders or links."""
+    return tuple(Touched(path, p.command) for p in commands for path in _written(p) if path is not None)
+
+
+def deleted(commands: tuple[Placed, ...]) -> tuple[Touched, ...]:
+    """What the commands delete."""
+    return tuple(Touched(path, p.command) for p in commands for path in _deleted(p) if path is not None)
+
+
+def changed(commands: tuple[Placed, ...]) -> tuple[Touched, ...]:
+    """What the commands change in place, so that a later layer holds a second copy."""
+    return tuple(Touched(path, p.command) for p in commands for path in _changed(p) if path is not None)
+
+
+def covers(pattern: str, path: str) -> bool:
+    """Whether acting on `pattern` (a path, perhaps with wildcards, or a name) acts on `path` or on something in it."""
+    if ":" in pattern or ":" in path:
+        return pattern == path
+    for one in expand_braces(pattern):
+        stem = one.split("*")[0] if "*" in one else one
+        inside = path == one or path.startswith(one.rstrip("/") + "/") or one.startswith(path.rstrip("/") + "/")
+        if inside or ("*" in one and path.startswith(stem) and len(stem) > 1):
+            return True
+    return False
+
+
+def expand_braces(text: str) -> tuple[str, ...]:
+    """`/a/{b,c}` as `/a/b` and `/a/c`."""
+    match = re.search(r"\{([^{}]*,[^{}]*)\}", text)
+    if match is None:
+        return (text,)
+    head, tail = text[: match.start()], text[match.end() :]
+    return tuple(found for part in match[1].split(",") for found in expand_braces(head + part + tail))
+
+
+def _written(p: Placed) -> Iterator[str | None]:
+    command, args = p.command, p.command.args
+    for redirect in command.redirects:
+        if ">" in redirect.operator and redirect.target and not redirect.target.startswith(("/dev/", "&")):
+            yield p.path(redirect.target) if command.name != "touch" else None
+    if command.name in ("curl", "wget"):
+        yield _download(p)
+    elif command.name == "tar" and any(re.match(r"-?[a-zA-Z]*x|--extract|--get", arg) for arg in args[:1] + args):
+        yield p.path(_option(args, "-C", "--directory") or ".")
+    elif command.name == "unzip":
+        yield p.path(_option(args, "-d") or ".")
+    elif command.name in ("cp", "mv", "install") and len(args) >= 2 and not args[-1].startswith("-"):
+        yield p.path(args[-1])
+    elif command.name == "git" and "clone" in args:
+        plain = [arg for arg in args[args.index("clone") + 1 :] if not arg.startswith("-")]
+        if plain:
+            yield p.path(plain[-1] if len(plain) > 1 else posixpath.basename(plain[0]).removesuffix(".git"))
+    elif (install := apt_install(command)) is not None:
+        yield from (f"apt:{name}" for name in install.packages)
+        yield "/var/cache/apt/archives"
+    elif is_apt(command, "update"):
+        yield APT_LISTS
+    yield from _caches_written(command)
+
+
+def _caches_written(command: Command) -> Iterator[str]:
+    """The folders that package managers fill beside what they install."""
+    words = (command.name, subcommand(command))
+    if words in (("npm", "ci"), ("npm", "install"), ("npm", "i")):
+        yield "cache:npm"
+    elif words in (("pip", "install"), ("pip3", "install")) and "--no-cache-dir" not in command.args:
+        yield "cache:pip"
+    elif words in (("yarn", "install"), ("yarn", None), ("yarn", "add")):
+        yield "cache:yarn"
+    elif command.name in ("dnf", "yum", "microdnf") and words[1] in ("install", "groupinstall", "update", "upgrade"):
+        yield "cache:dnf"
+    elif command.name == "apk" and words[1] == "add":
+        for arg in _after(command.args, "--virtual", "-t"):
+            yield f"apk:{arg}"
+
+
+def _deleted(p: Placed) -> Iterator[str | None]:
+    command, args = p.command, p.command.args
+    plain = [arg for arg in args if not arg.startswith("-")]
+    words = (command.name, plain[0] if plain else None)
+    if command.name == "rm":
+        yield from (p.path(arg) for arg in plain)
+    elif command.name == "find" and plain and ("-delete" in args or "rm" in args):
+        yield p.path(plain[0])
+    elif command.name in APT and words[1] in ("purge", "remove", "autoremove", "clean", "autoclean"):
+        yield from (f"apt:{name}" for name in plain[1:])
+        if words[1] in ("clean", "autoclean"):
+            yield "/var/cache/apt/archives"
+    elif command.name == "apk" and words[1] == "del":
+        yield from (f"apk:{name}" for name in plain[1:])
+    elif words == ("npm", "cache"):
+        yield "cache:npm"
+    elif words == ("yarn", "cache"):
+        yield "cache:yarn"
+    elif words == ("pip", "cache") or words == ("pip3", "cache"):
+        yield "cache:pip"
+    elif command.name in ("dnf", "yum", "microdnf") and words[1] == "clean":
+        yield "cache:dnf"
+
+
+def _changed(p: Placed) -> Iterator[str | None]:
+    command, args = p.command, p.command.args
+    plain = [arg for arg in args if not arg.startswith("-")]
+    if command.name in ("chmod", "chown", "chgrp") and len(plain) > 1:
+        yield from (p.path(arg) for arg in plain[1:])
+    elif command.name == "mv" and len(plain) > 1:
+        yield from (p.path(arg) for arg in plain[:-1])
+    elif command.name == "strip" or (command.name == "sed" and any(re.match(r"-[a-zA-Z]*i|--in-place", a) for a in args)):
+        yield from (p.path(arg) for arg in plain[-1:])
+
+
+def _download(p: Placed) -> str | None:
+    """The file that a curl or wget writes; None where it prints, or the name is not known."""
+    args = p.command.args
+    output = _option(args, "-o", "--output") if p.command.name == "curl" else _option(args, "-O", "--output-document")
+    if output is not None:
+        return None if output in ("-", "/dev/null") else p.path(output)
+    urls = [arg for arg in args if "://" in arg]
+    remote = p.command.name == "wget" or any(re.match(r"-[a-zA-Z]*O|--remote-name$", arg) for arg in args)
+    name = posixpath.basename(urlsplit(urls[-1]).path) if urls else ""
+    if not remote or not name:
+        return None
+    folder = _option(args, "-P", "--directory-prefix", "--output-dir")
+    return p.path(posixpath.join(folder, name) if folder else name)
+
+
+def _option(args: tuple[str, ...], short: str, *long: str) -> str | None:
+    """The value of an option in any of its spellings: `-o x`, `-ox`, `-fsSLo x`, `--output x`, `--output=x`."""
+    for index, arg in enumerate(args):
+        following = args[index + 1] if index + 1 < len(args) else None
+        if arg in (short, *long):
+            return following
+        for name in long:
+            if arg.startswith(f"{name}="):
+                return arg[len(name) + 1 :]
+        if re.fullmatch(rf"-[a-zA-Z]*{short[1]}", arg):
+            return following
+        if arg.startswith(short) and not arg.startswith("--"):
+            return arg[2:]
+    return None
+
+
+def _after(args: tuple[str, ...], *names: str) -> Iterator[str]:
+    for index, arg in enumerate(args[:-1]):
+        if arg in names:
+            yield args[index + 1]
+
+
+def reads_no_sources(p: Placed, folders: tuple[str, ...]) -> bool:
+    """Whether a command certainly does without the files below `folders`.
+
+    `pip install NAME`, `npm install -g NAME` and `go install module@version` count; so does what only names other places.
+    """
+    command = p.command
+    if command.name is None or any(g in command.guards for g in ("function", "substitution")):
+        return False
+    if any(word.text is None and command.name != "echo" for word in command.words):
+        return False
+    if command.name not in _NO_SOURCES and not _installs_by_name(command):
+        return False
+    paths = [p.path(arg.rpartition("=")[2]) for arg in command.args if "/" in arg and "://" not in arg]
+    paths += [p.path(r.target) for r in command.redirects if r.target is not None and not r.target.startswith("&")]
+    if command.name == "mkdir":
+        return True
+    return all(path is not None and not any(covers(folder, path) for folder in folders) for path in paths)
+
+
+def _installs_by_name(command: Command) -> bool:
+    args = command.args
+    plain = [arg for arg in args if not arg.startswith("-")]
+    if command.name in ("pip", "pip3") or (command.name in ("python", "python3") and args[:2] == ("-m", "pip")):
+        names = plain[1:] if command.name.startswith("pip") else plain[2:]
+        files = any(re.match(r"-r|-c|-e|--requirement|--constraint|--editable|-f|--find-links", arg) for arg in args)
+        return "install" in plain[:2] and bool(names) and not files and not any(_is_path(n) for n in names)
+    if command.name in ("python", "python3"):
+        return args[:2] in (("-m", "venv"), ("-m", "ensurepip"))
+    if command.name in ("npm", "pnpm", "yarn"):
+        named = [n for n in plain[1:] if n != "add"]
+        is_global = any(arg in ("-g", "--global", "--location=global") for arg in args) or plain[:2] == ["global", "add"]
+        return is_global and bool(named) and not any(_is_path(n.partition("@")[0] or n[1:]) for n in named)
+    if command.name == "npm":
+        return plain[:2] == ["config", "set"]
+    return command.name == "go" and plain[:1] == ["install"] and all("@" in name for name in plain[1:])
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.endswith((".whl", ".tar.gz", ".zip", ".tgz"))

@@ -1,0 +1,210 @@
+"""The build context: the folder that is sent to the builder, seen through its `.dockerignore`.
+
+Read-only and lazy. What is read is untrusted: sizes are capped, and links are reported, never followed. Paths are relative to
+the context, with `/`, and "" for the context itself.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optimizer.dockerfile.patterns import Pattern, clean, has_wildcard, ignoring, matches, read_ignore_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MAX_BYTES = 8 << 20
+MAX_FILES = 50_000
+_OVERLAY_STAT = "file"
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """A build context.
+
+    `root` None means that nothing is known of it: no path exists, and `is_known` says so. `files` lies over the folder: the
+    companion files that rewrites have created so far (and, in tests, a context without a folder). `dockerfile` is the
+    Dockerfile's path below the context, or None where it lies outside.
+    """
+
+    root: Path | None
+    dockerfile: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    shown_as: str = ""
+    _cache: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def is_known(self) -> bool:
+        return self.root is not None or bool(self.files)
+
+    def with_files(self, files: Mapping[str, str]) -> BuildContext:
+        """This context with `files` (path below the context: text) created in it."""
+        return BuildContext(self.root, self.dockerfile, {**self.files, **files}, self.shown_as)
+
+    def shown(self, path: str) -> str:
+        """`path` as the user would type it."""
+        return posixpath.join(self.shown_as, path) if self.shown_as else path
+
+    # ---------------------------------------------------------------- .dockerignore
+
+    @cached_property
+    def ignore_path(self) -> str | None:
+        """The ignore file in force: `<Dockerfile>.dockerignore` if there is one, else `.dockerignore`; None without one."""
+        own = f"{self.dockerfile}.dockerignore" if self.dockerfile else None
+        for path in (own, ".dockerignore"):
+            if path is not None and self._kind(path) == "file":
+                return path
+        return None
+
+    @cached_property
+    def patterns(self) -> tuple[Pattern, ...]:
+        if self.ignore_path is None:
+            return ()
+        return read_ignore_file((self._bytes(self.ignore_path) or b"").decode("utf-8", "replace"))
+
+    def ignored_by(self, path: str) -> Pattern | None:
+        """The `.dockerignore` line that keeps `path` from the builder."""
+        return ignoring(self.patterns, clean(path)) if self.patterns else None
+
+    # ---------------------------------------------------------------- files
+
+    def kind(self, path: str) -> str | None:
+        """ "file", "folder" or "link" for what the builder gets; None where it gets nothing under that name."""
+        path = clean(path)
+        if path == "":
+            return "folder" if self.is_known else None
+        if path.startswith("../") or path == "..":
+            return None
+        found = self._kind(path)
+        if found is None or self._is_behind_link(path):
+            return None
+        if found != "folder" and self.ignored_by(path) is not None:
+            return None
+        if found == "folder" and self.ignored_by(path) is not None:
+            return "folder" if any(p.is_exception for p in self.patterns) and self.has_files(path) else None
+        return found
+
+    def is_file(self, path: str) -> bool:
+        return self.kind(path) == "file"
+
+    def is_folder(self, path: str) -> bool:
+        return self.kind(path) == "folder"
+
+    def read(self, path: str) -> str | None:
+        """The text of a file that the builder gets, undecodable bytes replaced; None if there is none or it is too large."""
+        data = self.read_bytes(path)
+        return None if data is None else data.decode("utf-8", "replace")
+
+    def read_bytes(self, path: str) -> bytes | None:
+        path = clean(path)
+        return self._bytes(path) if self.is_file(path) else None
+
+    def has_files(self, path: str) -> bool:
+        """Whether the builder gets any file below `path`."""
+        return next(self.walk(path), None) is not None
+
+    def walk(self, path: str = "") -> Iterator[str]:
+        """Files and links below `path` that the builder gets, in sorted order; at most MAX_FILES are looked at."""
+        may_return = any(p.is_exception for p in self.patterns)
+        budget = MAX_FILES
+        folders = [clean(path)]
+        while folders:
+            here = folders.pop()
+            for name, kind in sorted(self._entries(here).items(), reverse=True):
+                budget -= 1
+                full = posixpath.join(here, name)
+                ignored = self.ignored_by(full) is not None
+                if kind == "folder" and (not ignored or may_return):
+                    folders.append(full)
+                elif kind != "folder" and not ignored:
+                    yield full
+            if budget < 0:
+                return
+
+    def glob(self, pattern: str) -> tuple[str, ...]:
+        """The paths that a COPY source stands for: itself, or what its wildcards match; empty where nothing is there."""
+        path = clean(pattern)
+        if not has_wildcard(path):
+            return (path,) if self.kind(path) is not None else ()
+        depth = path.count("/")
+        found = [""]
+        for level in range(depth + 1):
+            part = "/".join(path.split("/")[: level + 1])
+            candidates = [posixpath.join(folder, name) for folder in found for name in self._entries(folder)]
+            found = [c for c in candidates if matches(part, c)]
+        return tuple(sorted(c for c in found if self.kind(c) is not None))
+
+    def is_executable(self, path: str) -> bool | None:
+        """Whether a file has an execute bit; None where that cannot be known."""
+        if self.root is None or clean(path) in self.files:
+            return None
+        return bool((self.root / clean(path)).lstat().st_mode & stat.S_IXUSR)
+
+    @cached_property
+    def git_ignores(self) -> tuple[str, ...] | None:
+        """Lines of the `.gitignore` at the context's root (what is never committed); None where there is no such file."""
+        data = self._bytes(".gitignore") if self._kind(".gitignore") == "file" else None
+        return None if data is None else tuple(line.strip() for line in data.decode("utf-8", "replace").splitlines())
+
+    def is_on_disk(self, path: str) -> bool:
+        """Whether the folder has something of that name that no rewrite has created."""
+        return self.root is not None and (self.root / clean(path)).exists()
+
+    # ---------------------------------------------------------------- the disk
+
+    def _bytes(self, path: str) -> bytes | None:
+        if path in self.files:
+            return self.files[path].encode("utf-8", "surrogateescape")
+        if self.root is None:
+            return None
+        try:
+            with (self.root / path).open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        except OSError:
+            return None  # unreadable is unknown: the caller sees no content and makes no claim
+        return data if len(data) <= MAX_BYTES else None
+
+    def _kind(self, path: str) -> str | None:
+        folder, name = posixpath.split(path)
+        return self._entries(folder).get(name)
+
+    def _is_behind_link(self, path: str) -> bool:
+        folder = posixpath.dirname(path)
+        while folder:
+            if self._kind(folder) == "link":
+                return True
+            folder = posixpath.dirname(folder)
+        return False
+
+    def _entries(self, folder: str) -> dict[str, str]:
+        cached = self._cache.get(folder)
+        if cached is None:
+            cached = self._cache[folder] = self._list(folder)
+        assert isinstance(cached, dict)
+        return cached
+
+    def _list(self, folder: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        if self.root is not None and not folder.startswith("..") and not (folder and self._is_link(folder)):
+            try:
+                with os.scandir(self.root / folder) as entries:
+                    for entry in entries:
+                        is_folder = entry.is_dir(follow_symlinks=False)
+                        found[entry.name] = "link" if entry.is_symlink() else "folder" if is_folder else "file"
+            except OSError:
+                found = {}  # a folder that cannot be listed is one of which nothing is known
+        prefix = f"{folder}/" if folder else ""
+        for path in self.files:
+            if path.startswith(prefix):
+                name, _, rest = path[len(prefix) :].partition("/")
+                found[name] = "folder" if rest else _OVERLAY_STAT
+        return found
+
+    def _is_link(self, folder: str) -> bool:
+        return self._kind(folder) == "link"

@@ -1,0 +1,107 @@
+"""What COPY and ADD bring from the build context, and where it lands in the image."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from optimizer.dockerfile.patterns import clean, has_wildcard
+from optimizer.facts.state import expand
+
+if TYPE_CHECKING:
+    from optimizer.dockerfile.document import Instruction, Stage
+    from optimizer.facts.facts import Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A file or folder of the context and the container path that it lands at."""
+
+    source: str
+    path: str
+    is_folder: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A COPY or ADD from the build context.
+
+    `placements` is None where a source or the destination cannot be told: a variable, a remote file, a heredoc, a flag that
+    changes which files are taken. `folder` is the absolute destination, None where unknown.
+    """
+
+    instruction: Instruction
+    sources: tuple[str, ...]
+    destination: str
+    folder: str | None
+    placements: tuple[Placement, ...] | None
+
+    def locate(self, path: str) -> str | None:
+        """The path below the context of the file that this copy puts at container path `path`."""
+        for placement in reversed(self.placements or ()):
+            if placement.path == path and not placement.is_folder:
+                return placement.source
+            prefix = placement.path.rstrip("/") + "/"
+            if placement.is_folder and path.startswith(prefix):
+                return posixpath.join(placement.source, path[len(prefix) :])
+            if placement.is_folder and path == placement.path:
+                return placement.source
+        return None
+
+    def brings(self, source: str) -> bool:
+        """Whether the file `source` of the context comes with this copy."""
+        return any(
+            source == p.source or (p.is_folder and (p.source == "" or source.startswith(p.source + "/")))
+            for p in self.placements or ()
+        )
+
+    def container_path(self, source: str) -> str | None:
+        """Where the file `source` of the context lands."""
+        for p in reversed(self.placements or ()):
+            if p.source == source:
+                return p.path
+            if p.is_folder and (p.source == "" or source.startswith(p.source + "/")):
+                return posixpath.join(p.path, source[len(p.source) :].lstrip("/"))
+        return None
+
+
+def copies(facts: Facts, stage: Stage) -> tuple[Copy, ...]:
+    """The COPY and ADD instructions of `stage` that read the build context, in order."""
+    found = []
+    for instruction in stage.body:
+        if instruction.keyword in ("COPY", "ADD") and instruction.flag("from") is None and len(instruction.words) >= 2:
+            found.append(_copy(facts, instruction))
+    return tuple(found)
+
+
+def _copy(facts: Facts, instruction: Instruction) -> Copy:
+    *sources, destination = (word.text for word in instruction.words)
+    state = facts.state(instruction)
+    folder = state.path(destination)
+    expanded = [expand(source, state.variables) for source in sources]
+    odd = any(flag.name in ("parents", "exclude") for flag in instruction.flags) or bool(instruction.heredocs)
+    placements: tuple[Placement, ...] | None = None
+    known = [source for source in expanded if source is not None and "://" not in source]
+    if folder is not None and not odd and len(known) == len(sources):
+        placements = _placements(facts, known, destination, folder)
+    return Copy(instruction, tuple(sources), destination, folder, placements)
+
+
+def _placements(facts: Facts, sources: list[str], destination: str, folder: str) -> tuple[Placement, ...] | None:
+    """Where each source lands: a folder's contents go into the destination, a file goes into it or becomes it."""
+    found: list[Placement] = []
+    matched = [(source, path) for source in sources for path in facts.context.glob(source)]
+    into = destination.endswith("/") or destination in (".", "..") or destination.endswith(("/.", "/..")) or len(matched) > 1
+    for source in sources:
+        paths = facts.context.glob(source)
+        if not paths and not has_wildcard(source):
+            return None  # not there: built by somebody before, or the context is another folder
+        for path in paths:
+            kind = facts.context.kind(path)
+            if kind == "folder":
+                found.append(Placement(path, folder, is_folder=True))
+            else:
+                name = posixpath.basename(clean(path))
+                found.append(Placement(path, posixpath.join(folder, name) if into else folder, is_folder=False))
+    return tuple(found)

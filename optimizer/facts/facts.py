@@ -1,0 +1,221 @@
+"""What is known about one document in one build context: computed once, when first asked for, and read by every transform."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from optimizer.dockerfile.joined import Joined
+from optimizer.dockerfile.shell import Script, from_words, read_script
+from optimizer.facts import commands as known
+from optimizer.facts.cache import CacheModel
+from optimizer.facts.copies import Copy, copies
+from optimizer.facts.images import Image, image, is_windows
+from optimizer.facts.state import State, base_reference, states
+from optimizer.rewrite import Evidence, Location
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from optimizer.dockerfile.document import Document, Instruction, Stage
+    from optimizer.dockerfile.edit import Edit, Span
+    from optimizer.dockerfile.shell import Command
+    from optimizer.facts.context import BuildContext
+
+_SHEBANG = re.compile(r"#!\s*/(?:usr/)?bin/(?:env\s+)?(?:ba|da)?sh\b")
+
+
+class Facts:
+    """The facts about `document`, built in `context`; `target` names the stage that is built (None: the last)."""
+
+    def __init__(self, document: Document, context: BuildContext, target: str | None = None) -> None:
+        self.document = document
+        self.context = context
+        self._target = target
+        self._scripts: dict[int, tuple[Script, Joined | None] | None] = {}
+
+    def after(self, edits: Iterable[Edit]) -> Facts:
+        """The facts about the document after `edits`."""
+        return Facts(self.document.edited(edits), self.context, self._target)
+
+    # ---------------------------------------------------------------- stages
+
+    @cached_property
+    def target(self) -> Stage | None:
+        """The stage that is built."""
+        if not self.document.stages:
+            return None
+        named = self.document.stage_named(self._target) if self._target else None
+        return named or self.document.stages[-1]
+
+    @cached_property
+    def shipped(self) -> tuple[Stage, ...]:
+        """The stages whose layers are in the final image: the target and those it builds on."""
+        return tuple(self.target.ancestry) if self.target else ()
+
+    @cached_property
+    def built(self) -> tuple[Stage, ...]:
+        """The stages that a build of the target needs, in file order."""
+        needed: set[int] = set()
+        waiting = list(self.shipped)
+        while waiting:
+            stage = waiting.pop()
+            if stage.index in needed:
+                continue
+            needed.add(stage.index)
+            waiting += list(stage.ancestry)
+            waiting += [s for i in stage.body for name in _sources(i) if (s := self.document.stage_named(name))]
+        return tuple(stage for stage in self.document.stages if stage.index in needed)
+
+    def shipped_runs(self) -> tuple[Instruction, ...]:
+        """The RUNs whose layers are in the final image and whose shell is one that we read."""
+        return tuple(i for i in self.runs if self.document.stage_of(i) in self.shipped)
+
+    @cached_property
+    def runs(self) -> tuple[Instruction, ...]:
+        """The RUNs of the stages that are built, in stages that are not Windows."""
+        return tuple(i for s in self.built if not self.is_windows(s) for i in s.body if i.keyword == "RUN")
+
+    def is_windows(self, stage: Stage) -> bool:
+        platform = stage.base.flag("platform")
+        reference = self.reference(stage) or list(stage.ancestry)[-1].image
+        return is_windows(reference) or (platform is not None and (platform.value or "").startswith("windows"))
+
+    def reference(self, stage: Stage) -> str | None:
+        """The image that `stage` starts from in the end, or None where that is unknown."""
+        return base_reference(self.document, stage)
+
+    def image(self, stage: Stage) -> Image | None:
+        """What is known of that image."""
+        reference = self.reference(stage)
+        return image(reference) if reference else None
+
+    # ---------------------------------------------------------------- state and files
+
+    @cached_property
+    def _states(self) -> dict[int, State]:
+        return states(self.document)
+
+    def state(self, instruction: Instruction) -> State:
+        """What is in force just before `instruction`."""
+        return self._states[instruction.index]
+
+    def copies(self, stage: Stage) -> tuple[Copy, ...]:
+        """The COPY and ADD instructions of `stage` that take files from the build context."""
+        return copies(self, stage)
+
+    @cached_property
+    def cache(self) -> CacheModel:
+        """Which instructions run again when a file changes."""
+        return CacheModel(self)
+
+    # ---------------------------------------------------------------- commands
+
+    def script(self, run: Instruction) -> Script | None:
+        """The commands of a RUN, CMD or ENTRYPOINT, or None where they cannot be read."""
+        found = self._read(run)
+        return None if found is None else found[0]
+
+    def source_span(self, run: Instruction, span: Span) -> Span:
+        """Where in the file a stretch of the instruction's script stands. Raises ValueError for an exec form."""
+        found = self._read(run)
+        if found is None or found[1] is None:
+            raise ValueError("an exec form has no script in the file")
+        return found[1].span(span.start, span.end)
+
+    def is_editable(self, run: Instruction) -> bool:
+        """Whether the script stands in the file, command for command."""
+        found = self._read(run)
+        return found is not None and found[1] is not None
+
+    def _read(self, run: Instruction) -> tuple[Script, Joined | None] | None:
+        if run.index not in self._scripts:
+            self._scripts[run.index] = self._parse(run)
+        return self._scripts[run.index]
+
+    def _parse(self, run: Instruction) -> tuple[Script, Joined | None] | None:
+        if run.exec_form is not None:
+            return from_words(run.exec_form), None
+        if not self.state(run).is_posix_shell:
+            return None
+        joined = run.argument
+        if run.heredocs:
+            body = self._heredoc_script(run)
+            if body is None:
+                return None
+            joined = body
+        script = read_script(joined.text)
+        return None if script is None else (script, joined)
+
+    def _heredoc_script(self, run: Instruction) -> Joined | None:
+        """The script of a RUN with heredocs: the body of a lone one, else the line with the bodies behind it."""
+        source = self.document.source
+        if len(run.heredocs) == 1 and re.fullmatch(r"<<-?\s*(['\"]?)[^\s'\"<]+\1", run.value):
+            lines = run.heredocs[0].lines(source)
+            if lines and lines[0][1].startswith("#!") and not _SHEBANG.match(lines[0][1]):
+                return None
+            return Joined.of([(at, text.replace("\r\n", "\n")) for at, text in lines]) if lines else None
+        pieces = [(run.argument.offset(i), char) for i, char in enumerate(run.value)]
+        for heredoc in run.heredocs:
+            end = source.line_end(source.line_index(heredoc.body.end))
+            pieces += [(heredoc.body.start - 1, "\n"), (heredoc.body.start, source.text[heredoc.body.start : end].rstrip("\r\n"))]
+        return Joined.of(pieces)
+
+    def placed(self, run: Instruction) -> tuple[known.Placed, ...] | None:
+        """The commands of `run` with the folders they run in; None where the script cannot be read."""
+        script = self.script(run)
+        return None if script is None else known.placed(script, self.state(run).workdir)
+
+    def deletes(self, run: Instruction, path: str) -> bool:
+        """Whether `run` deletes `path` itself."""
+        commands = self.placed(run)
+        return commands is not None and any(known.covers(t.path, path) for t in known.deleted(commands))
+
+    def is_mounted(self, run: Instruction, path: str) -> bool:
+        """Whether a cache or tmpfs mount of `run` covers `path`: what is written there never reaches the layer."""
+        for flag in run.flags:
+            if flag.name != "mount" or flag.value is None:
+                continue
+            options = dict(part.partition("=")[::2] for part in flag.value.split(","))
+            target = next((options[k] for k in ("target", "dst", "destination") if k in options), "")
+            mounted = posixpath.normpath(target) if target else ""
+            if options.get("type") in ("cache", "tmpfs") and mounted and (path + "/").startswith(mounted.rstrip("/") + "/"):
+                return True
+        return False
+
+    def has_cache_mount(self, run: Instruction) -> bool:
+        return any(f.name == "mount" and "type=cache" in (f.value or "") for f in run.flags)
+
+    # ---------------------------------------------------------------- evidence
+
+    def seen(self, instruction: Instruction, claim: str) -> Evidence:
+        """A line of the Dockerfile, as its author numbered it, and what it says."""
+        return self._evidence(instruction.span.start, claim)
+
+    def seen_command(self, run: Instruction, command: Command, claim: str) -> Evidence:
+        """The line of the Dockerfile that a command stands in."""
+        if not self.is_editable(run):
+            return self.seen(run, claim)
+        return self._evidence(self.source_span(run, command.span).start, claim)
+
+    def _evidence(self, offset: int, claim: str) -> Evidence:
+        source = self.document.source
+        index = source.line_index(offset)
+        _, column = source.position(offset)
+        excerpt = source.line(index).strip()
+        return Evidence(Location(self.document.path, source.origin(offset), column), claim, excerpt)
+
+    def seen_in(self, path: str, claim: str, *, line: int = 1, excerpt: str = "") -> Evidence:
+        """A line of a file of the build context, and what it says."""
+        return Evidence(Location(self.context.shown(path), line), claim, excerpt)
+
+
+def _sources(instruction: Instruction) -> list[str]:
+    """The stages or images that an instruction takes files from."""
+    found = [flag.value for flag in instruction.flags if flag.name == "from" and flag.value]
+    for flag in instruction.flags:
+        if flag.name == "mount":
+            found += [part[5:] for part in (flag.value or "").split(",") if part.startswith("from=")]
+    return found

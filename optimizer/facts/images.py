@@ -1,0 +1,87 @@
+"""What is known of base images; the table is `images.toml`, with its sources."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+_LIBRARY = re.compile(r"^(?:(?:index\.)?docker\.io/)?(?:library/)?(?P<name>[a-z0-9][a-z0-9._-]*)$")
+_RELEASES = ("buster", "bullseye", "bookworm", "trixie", "forky", "sid")
+_DEBIAN_NUMBERS = {"10": "buster", "11": "bullseye", "12": "bookworm", "13": "trixie"}
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A base image of Docker's official library. None means unknown.
+
+    `entrypoint`: "" for none, "passes" for a script that ends in `exec "$@"`, "other".
+    """
+
+    name: str
+    tag: str
+    distribution: str
+    release: str | None
+    workdir: str | None
+    entrypoint: str
+    programs: frozenset[str]
+    has_certificates: bool | None
+
+
+@cache
+def table() -> dict[str, dict[str, Any]]:
+    """The entries of images.toml by image name."""
+    import tomllib
+
+    return tomllib.loads(files("optimizer.facts").joinpath("images.toml").read_text("utf-8"))
+
+
+@cache
+def image(reference: str) -> Image | None:
+    """The facts about `reference` (`python:3.13-slim`, `docker.io/library/node`), or None for an image of somebody else."""
+    name, tag = split(reference)
+    match = _LIBRARY.match(name)
+    entry = table().get(match["name"]) if match else None
+    if match is None or entry is None:
+        return None
+    words = frozenset(tag.split("-"))
+    distribution = "alpine" if any(word.startswith("alpine") for word in words) else entry["distribution"]
+    certificates = entry.get("certificates")
+    kind = next((word for word in ("slim", "alpine", "curl", "scm", "jre") if word in words), "full")
+    kind = "alpine" if distribution == "alpine" and name != "alpine" else kind
+    return Image(
+        match["name"],
+        tag,
+        distribution,
+        _release(match["name"], tag, entry) if distribution == "debian" else None,
+        entry.get("workdir"),
+        entry.get("entrypoint", ""),
+        frozenset(entry.get("programs", ())),
+        None if certificates is None else kind in certificates,
+    )
+
+
+def split(reference: str) -> tuple[str, str]:
+    """Name and tag of an image reference, without its digest; the tag is "latest" where none is given."""
+    name = reference.partition("@")[0]
+    head, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:
+        return name, "latest"
+    return head, tag
+
+
+def is_windows(reference: str) -> bool:
+    """Whether an image is a Windows base, by its well-known names."""
+    return re.search(r"windows|nanoserver|servercore", reference, re.IGNORECASE) is not None
+
+
+def _release(name: str, tag: str, entry: dict[str, Any]) -> str | None:
+    words = tag.split("-")
+    if named := next((word for word in words if word in _RELEASES), None):
+        return named
+    if name == "debian":
+        number = tag.partition("-")[0].partition(".")[0]
+        return _DEBIAN_NUMBERS.get(number) or (entry["release"] if words[0] in ("latest", "stable") else None)
+    return str(entry["release"]) if "release" in entry else None

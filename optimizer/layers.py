@@ -1,0 +1,187 @@
+"""Edits to the shell scripts of RUN: a command appended, a flag added, several RUNs joined into one layer."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from optimizer.dockerfile.edit import Edit, Span
+
+if TYPE_CHECKING:
+    from optimizer.dockerfile.document import Instruction
+    from optimizer.dockerfile.shell import Command, Script
+    from optimizer.facts import Facts
+
+# What changes the shell that later commands run in; joined RUNs must not pass it on.
+_STATE = frozenset(
+    """cd pushd popd export declare typeset readonly unset umask set trap source . alias unalias ulimit shopt enable hash exit
+    return local""".split()
+)
+# What must stay in a shell, or a layer, of its own: it replaces the shell, or leaves something running behind it.
+_ALONE = frozenset({"exec", "wait", "nohup", "service", "systemctl", "pg_ctl", "supervisord", "mysqld_safe", "dockerd"})
+MAX_COMMANDS = 12
+
+
+def append_command(facts: Facts, run: Instruction, command: str) -> Edit | None:
+    """Run `command` at the end of `run`, if all before it succeeded; None where the script has no such end."""
+    script = facts.script(run)
+    if script is None or not facts.is_editable(run) or not script.steps or script.tail == "&":
+        return None
+    last = script.steps[-1]
+    ends = [c for c in script.commands if last.span.contains(c.span) and c.name in ("exit", "exec", "return")]
+    if ends or "<<" in script.text[last.span.start : last.span.end]:
+        return None
+    joiner = ";" if script.expects_errexit and last.joiner == ";" else "&&"
+    at = facts.source_span(run, last.span).end
+    above, start = facts.document.chain(run, joiner)
+    return Edit(Span(at, at), f"{above}{start}{command}")
+
+
+def insert_words(
+    facts: Facts, run: Instruction, command: Command, index: int, options: tuple[str, ...], names: tuple[str, ...] = ()
+) -> tuple[tuple[Edit, ...], str]:
+    """Put `options` and then `names` in front of word `index` of `command`; with the edits, the command as it then reads.
+
+    Options stay on the line of the word before; names get a line of their own where the list has one line a name.
+    """
+    words = [word.raw for word in command.words]
+    redirects = [f"{r.operator}{r.target or ''}" for r in command.redirects]
+    text = " ".join([*command.assignments, *words[:index], *options, *names, *words[index:], *redirects])
+    source = facts.document.source
+    before = facts.source_span(run, command.words[index - 1].span).end
+    if index == len(words):
+        return (Edit(Span(before, before), "".join(f" {word}" for word in (*options, *names))),), text
+    after = facts.source_span(run, command.words[index].span).start
+    gap = source.text[before:after]
+    if "\n" not in gap:
+        return (Edit(Span(after, after), "".join(f"{word} " for word in (*options, *names))),), text
+    edits = [Edit(Span(before, before), "".join(f" {option}" for option in options))] if options else []
+    if names:
+        edits.append(Edit(Span(after, after), "".join(f"{name}{_line_break(facts, after)}" for name in names)))
+    return tuple(edits), text
+
+
+def _line_break(facts: Facts, at: int) -> str:
+    """A continuation, and the white space that stands in front of `at`."""
+    document = facts.document
+    start = document.source.line_starts[document.source.line_index(at)]
+    return f" {document.escape}{document.source.newline}{document.source.text[start:at]}"
+
+
+def flag_after(facts: Facts, run: Instruction, command: Command, subcommand: str, flag: str) -> tuple[tuple[Edit, ...], str]:
+    """Put `flag` behind `subcommand`; with the edits, the command as it then reads."""
+    index = next(i for i, word in enumerate(command.words) if word.text == subcommand and i > command.head)
+    return insert_words(facts, run, command, index + 1, (flag,))
+
+
+def remove_step(facts: Facts, run: Instruction, command: Command) -> Edit | None:
+    """Take out the step that is just `command`, with the `&&` behind it; None where it is not such a step or a comment is
+    in the way."""
+    script = facts.script(run)
+    if script is None or not facts.is_editable(run):
+        return None
+    index = next((i for i, step in enumerate(script.steps) if step.span == command.span), None)
+    if index is None or index + 1 >= len(script.steps) or script.steps[index + 1].joiner != "&&":
+        return None
+    if script.steps[index].joiner not in ("", "&&"):
+        return None
+    start = facts.source_span(run, script.steps[index].span).start
+    end = facts.source_span(run, script.steps[index + 1].span).start
+    if re.search(r"^\s*#", facts.document.source.text[start:end], re.MULTILINE):
+        return None
+    return Edit(Span(start, end), "")
+
+
+# -------------------------------------------------------------------- joining RUNs
+
+
+def adjacent_runs(facts: Facts, run: Instruction) -> list[Instruction]:
+    """`run` and the RUNs directly behind it, nothing but comments and blank lines between, that could share its layer."""
+    found = [run]
+    while (following := facts.document.neighbour(found[-1])) is not None and following.keyword == "RUN":
+        found.append(following)
+    return found
+
+
+def why_not_joined(facts: Facts, runs: list[Instruction]) -> tuple[str, Instruction] | None:
+    """What stands against making one layer of `runs`, and where; None if nothing does."""
+    total = 0
+    for index, run in enumerate(runs):
+        is_last = index == len(runs) - 1
+        script = facts.script(run)
+        if run.exec_form is not None or run.heredocs:
+            return "a RUN in exec form or with a heredoc cannot be joined", run
+        if script is None or not facts.is_editable(run):
+            return "its shell script cannot be read", run
+        total += len(script.commands)
+        if _flags(run) != _flags(runs[0]):
+            return "its flags differ", run
+        if index > 0 and run.pragmas:
+            return "the comment above it speaks to a linter about this RUN alone", run
+        if reason := _why_alone(facts, run, script, is_last=is_last):
+            return reason, run
+    return (f"one RUN of {total} commands would be hard to read", runs[-1]) if total > MAX_COMMANDS else None
+
+
+def _why_alone(facts: Facts, run: Instruction, script: Script, *, is_last: bool) -> str | None:
+    if not script.steps:
+        return "it runs nothing"
+    if any(c.name in _ALONE or "background" in c.guards for c in script.commands) or script.tail == "&":
+        return "it starts something that must end with its own shell"
+    if any(c.name is None or c.name.endswith("ctl") for c in script.commands):
+        return "what it runs is only known when it runs"
+    if is_last:
+        return None
+    if script.comments:
+        return "it ends in a comment that would swallow what follows"
+    if "<<" in script.text:
+        return "it holds a heredoc"
+    if script.expects_errexit or (facts.state(run).has_errexit and not script.is_chain):
+        return "it relies on `set -e`, which does not hold on the left of `&&`"
+    return None
+
+
+def join_runs(facts: Facts, runs: list[Instruction]) -> tuple[Edit, ...]:
+    """One RUN for all of `runs`, of which `why_not_joined` has nothing to say; comments between them stay."""
+    above, start = facts.document.chain(runs[0])
+    brackets = [_brackets(facts, run, is_last=run is runs[-1]) for run in runs]
+    ends = [_ends(facts, run) for run in runs]
+    first, last = ends[0][0], ends[-1][1]
+    edits = [Edit(Span(first, first), brackets[0][0])] if brackets[0][0] else []
+    for index in range(1, len(runs)):
+        comments = _comment_lines(facts, runs[index - 1], runs[index])
+        text = f"{brackets[index - 1][1]}{above}{comments}{start}{brackets[index][0]}"
+        edits.append(Edit(Span(ends[index - 1][1], ends[index][0]), text))
+    if brackets[-1][1]:
+        edits.append(Edit(Span(last, last), brackets[-1][1]))
+    return tuple(edits)
+
+
+def _flags(run: Instruction) -> list[tuple[str, str | None]]:
+    return [(flag.name, flag.value) for flag in run.flags]
+
+
+def _brackets(facts: Facts, run: Instruction, *, is_last: bool) -> tuple[str, str]:
+    """What to put around a script so that its neighbours neither share its state nor change how it ends."""
+    script = facts.script(run)
+    assert script is not None
+    changes_state = any(c.name in _STATE or c.name == "" or "function" in c.guards for c in script.commands)
+    if changes_state and not is_last:
+        return "(", ")"
+    return ("", "") if script.is_chain else ("{ ", "; }")
+
+
+def _ends(facts: Facts, run: Instruction) -> tuple[int, int]:
+    """Where in the file the first statement of a script starts and the last one ends."""
+    script = facts.script(run)
+    assert script is not None
+    first = facts.source_span(run, script.steps[0].span).start
+    return first, facts.source_span(run, script.steps[-1].span).end
+
+
+def _comment_lines(facts: Facts, run: Instruction, following: Instruction) -> str:
+    """The comment lines between two RUNs, as they stand."""
+    source = facts.document.source
+    lines = range(run.line.end + 1, following.line.first)
+    found = [source.line(i).rstrip("\r\n") for i in lines if source.line(i).lstrip().startswith("#")]
+    return "".join(f"{text}{source.newline}" for text in found)

@@ -1,0 +1,97 @@
+"""The outcome as a review for a person at a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.batch import FileResult
+    from optimizer.engine import Outcome
+    from optimizer.rewrite import Evidence, Refusal, Rewrite
+
+_NAME_WIDTH = 22
+
+
+def render(result: FileResult, *, verbose: bool = False, written: bool = False) -> str:
+    """What was done to one file, why, on what it rests, what was held back and what was not done; with a last newline."""
+    if result.error is not None:
+        error = result.error
+        return f"{result.path}:{error.line}:{error.column}: {error.message}\n"
+    if result.left_alone is not None:
+        found = result.left_alone
+        return f"{result.path}  left alone: {found.reason} (line {found.line}: {found.excerpt[:60]})\n"
+    outcome = result.outcome
+    if outcome is None:
+        return ""
+    lines = [*(f"{result.path}: error: {error}" for error in outcome.errors), *_review(result.path, outcome, verbose=verbose)]
+    if outcome.is_changed and not written:
+        lines += ["", f"Write it: dockeropt fix -w {result.path}"]
+    return "\n".join(lines) + "\n"
+
+
+def _review(path: str, outcome: Outcome, *, verbose: bool) -> Iterator[str]:
+    if not outcome.applied and not outcome.held_back and not verbose:
+        why = f" ({len(outcome.refused)} not done: -v says why)" if outcome.refused else ""
+        yield f"{path}  nothing to rewrite{why}"
+        return
+    yield f"{path}  {_counts(outcome)}"
+    for rewrite in outcome.applied:
+        yield ""
+        yield from _rewrite(rewrite, verbose=verbose)
+    if outcome.held_back or outcome.refused:
+        yield ""
+    yield from (_held_back(rewrite) for rewrite in outcome.held_back)
+    for refusal in outcome.refused:
+        yield from _refusal(refusal, verbose=verbose)
+    if outcome.reruns is not None and outcome.applied:
+        before, after = outcome.reruns
+        yield ""
+        yield (
+            f"rebuild    after an edit to {before.file}: {after.steps} of {after.total} steps run again "
+            f"(before: {before.steps} of {before.total}), by the cache model"
+        )
+
+
+def _counts(outcome: Outcome) -> str:
+    counts = [_plural(len(outcome.applied), "rewrite")]
+    counts += [f"{len(outcome.held_back)} held back"] if outcome.held_back else []
+    counts += [f"{len(outcome.refused)} not done"] if outcome.refused else []
+    return ", ".join(counts)
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def _rewrite(rewrite: Rewrite, *, verbose: bool) -> Iterator[str]:
+    name = rewrite.name.ljust(_NAME_WIDTH)
+    yield f"{name} {rewrite.summary}"
+    yield f"    why   {rewrite.reason}"
+    yield from _evidence("seen", rewrite.evidence)
+    yield from (f"    note  {caveat}" for caveat in rewrite.caveats)
+    if rewrite.unknown:
+        yield f"    unsafe, since unknown: {'; '.join(rewrite.unknown)}"
+    if verbose and rewrite.transform.meta.settles:
+        yield f"    rules {', '.join(rewrite.transform.meta.settles)}"
+
+
+def _evidence(word: str, found: tuple[Evidence, ...]) -> Iterator[str]:
+    width = max((len(str(item.at)) for item in found), default=0)
+    for index, item in enumerate(found):
+        head = word if index == 0 else " " * len(word)
+        yield f"    {head}  {str(item.at).ljust(width)}  {item.claim}"
+
+
+def _held_back(rewrite: Rewrite) -> str:
+    name = rewrite.name.ljust(_NAME_WIDTH)
+    return f"held back  {name} {rewrite.summary}. Unknown: {'; '.join(rewrite.unknown)}. --unsafe applies it"
+
+
+def _refusal(refusal: Refusal, *, verbose: bool) -> Iterator[str]:
+    name = refusal.name.ljust(_NAME_WIDTH)
+    places = f" ({', '.join(str(item.at) for item in refusal.evidence)})" if refusal.evidence and not verbose else ""
+    yield f"not done   {name} {refusal.reason}{places}"
+    if verbose:
+        yield from _evidence("seen", refusal.evidence)

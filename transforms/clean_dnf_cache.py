@@ -1,0 +1,45 @@
+"""Empty the cache of dnf, yum or microdnf in the layer that filled it.
+
+Why: the metadata and packages that dnf keeps are of no use in an image, and a later RUN cannot take them out of the layer.
+Refuses: a RUN with a cache mount, and a script that nothing can be appended to.
+Source: dnf's manual, "clean all"; hadolint DL3032 and DL3040.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from optimizer.cleanup import PackageCache
+from optimizer.dockerfile.shell import subcommand
+from optimizer.rewrite import Aspect
+from optimizer.transform import Meta, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.shell import Command
+    from optimizer.facts import Facts
+    from optimizer.rewrite import Refusal, Rewrite
+
+
+_MANAGERS = ("dnf", "yum", "microdnf")
+_INSTALLS = frozenset("install reinstall localinstall groupinstall update upgrade builddep".split())
+
+
+def _fills(command: Command) -> bool:
+    return command.name in _MANAGERS and subcommand(command) in _INSTALLS
+
+
+def _is_emptied(facts: Facts, run: Instruction) -> bool:
+    return any(facts.deletes(run, path) for path in ("cache:dnf", "/var/cache/dnf", "/var/cache/yum"))
+
+
+_CACHE = PackageCache("the cache of dnf", _fills, lambda command: f"{command.name} clean all", _is_emptied)
+
+
+class CleanDnfCache:
+    meta = Meta.of(__name__, phase=Phase.LAYERS, may_change={Aspect.COMMANDS}, settles=("DL3032", "DL3040"))
+
+    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:  # noqa: ARG002
+        yield from _CACHE.rewrites(self, facts)

@@ -1,0 +1,48 @@
+"""Empty the cache of Yarn 1 in the layer that filled it.
+
+Why: Yarn keeps every package that it downloads, beside node_modules; nothing in the image reads it again.
+Refuses: Yarn 2 and later (there the cache can be the installed packages themselves), a RUN with a cache mount, and a script that
+nothing can be appended to.
+Source: Yarn's documentation, "yarn cache" and "Plug'n'Play"; hadolint DL3060.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from optimizer.cleanup import PackageCache
+from optimizer.dockerfile.shell import subcommand
+from optimizer.facts.node import is_berry
+from optimizer.rewrite import Aspect
+from optimizer.transform import Meta, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.shell import Command
+    from optimizer.facts import Facts
+    from optimizer.rewrite import Refusal, Rewrite
+
+
+
+def _fills(command: Command) -> bool:
+    return command.name == "yarn" and subcommand(command) in (None, "install", "add", "global")
+
+
+def _is_emptied(facts: Facts, run: Instruction) -> bool:
+    return any(facts.deletes(run, path) for path in ("cache:yarn", "/usr/local/share/.cache"))
+
+
+def _objection(facts: Facts, _run: Instruction) -> str | None:
+    return "this is Yarn 2 or later, whose cache can be the installed packages themselves" if is_berry(facts.context) else None
+
+
+_CACHE = PackageCache("the cache of Yarn", _fills, lambda _command: "yarn cache clean", _is_emptied, _objection)
+
+
+class CleanYarnCache:
+    meta = Meta.of(__name__, phase=Phase.LAYERS, may_change={Aspect.COMMANDS}, settles=("DL3060",))
+
+    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:  # noqa: ARG002
+        yield from _CACHE.rewrites(self, facts)

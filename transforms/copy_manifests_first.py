@@ -1,0 +1,371 @@
+"""Copy the dependency manifests before the install, and the sources after it.
+
+Why: BuildKit runs a step again when a file that an earlier COPY brought has changed; with the sources behind the install, an
+edit to them leaves the installed dependencies in the cache.
+Refuses: installs that read more than manifests (local paths in requirements or package.json, lifecycle scripts, `pip install .`,
+Go workspaces and vendored modules), files that are not in the build context, COPYs that cannot move past what stands in between.
+Source: Docker's documentation, "Optimize cache usage in builds".
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from optimizer.contract import copy_text
+from optimizer.dockerfile.edit import Edit, Span
+from optimizer.facts.commands import covers, deleted, reads_no_sources
+from optimizer.facts.manifests import Application, Inputs, NeedsSources, install_inputs
+from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
+from optimizer.transform import Meta, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.dockerfile.document import Document, Instruction, Stage
+    from optimizer.facts import Facts
+    from optimizer.facts.commands import Placed
+    from optimizer.facts.copies import Copy
+    from optimizer.rewrite import Evidence
+
+_METADATA = frozenset("ARG CMD ENTRYPOINT ENV EXPOSE HEALTHCHECK LABEL MAINTAINER ONBUILD SHELL STOPSIGNAL USER WORKDIR".split())
+_SOURCES = re.compile(r"\.(py|pyx|js|mjs|cjs|jsx|ts|tsx|vue|svelte|go|rb|php|rs|java|kt|cs|html|css|sh)$")
+# Commands that would run in another shell once the RUN is cut in two.
+_STATE = frozenset({"cd", "export", "set", ".", "source", "umask", "alias", "exec", "trap", ""})
+_AWKWARD = re.compile(r"[\s\[\]*?\"'$\\<]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What to do about one install."""
+
+    run: Instruction
+    inputs: Inputs
+    command: Placed
+    late: tuple[Copy, ...]
+    wanted: tuple[tuple[str, str], ...]
+    cut: int | None
+
+
+class CopyManifestsFirst:
+    meta = Meta.of(__name__, phase=Phase.LAYOUT, may_change={Aspect.COPIES, Aspect.COMMANDS})
+
+    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
+        for stage in facts.built:
+            if facts.is_windows(stage):
+                continue
+            for run in stage.body:
+                found = self._look(document, facts, stage, run) if run.keyword == "RUN" else None
+                if found is not None:
+                    yield found
+                    break  # what stands behind it is looked at again when this one is done
+
+    def _look(self, document: Document, facts: Facts, stage: Stage, run: Instruction) -> Rewrite | Refusal | None:
+        copies = tuple(c for c in facts.copies(stage) if c.instruction.index < run.index)
+        if not copies or not facts.is_editable(run):
+            return None
+        plan = _plan(facts, stage, run, copies)
+        if plan is None:
+            return None
+        if isinstance(plan, NeedsSources):
+            late = _late(facts, copies, frozenset())
+            seen = facts.seen(run, "installs after the sources are copied")
+            return Refusal(self, plan.reason, (seen, *plan.evidence)) if late else None
+        if (obstacle := _obstacle(document, facts, plan)) is not None:
+            return Refusal(self, obstacle[0], (facts.seen(run, "installs after the sources are copied"), *obstacle[1]))
+        return self._rewrite(document, facts, plan)
+
+    def _rewrite(self, document: Document, facts: Facts, plan: _Plan) -> Rewrite | None:
+        edits, changes = _edits(document, facts, plan)
+        after = facts.after(edits)
+        file = facts.cache.entry_file()
+        if file is None:
+            return None
+        before, then = facts.cache.rerun(file), after.cache.rerun(file)
+        if then.steps > before.steps:
+            return None  # a cut RUN can cost more steps than it saves
+        decision = decide(Safety.SAFE, (*plan.inputs.checks, *_checks(facts, plan)))
+        return Rewrite(
+            self,
+            summary=(
+                f"after an edit to {file} {then.steps} of {then.total} steps run again (before: {before.steps} of "
+                f"{before.total}), and `{plan.inputs.what}` is not among them"
+            ),
+            safety=decision.safety,
+            edits=edits,
+            evidence=(
+                *(facts.seen(copy.instruction, "brings sources before the install") for copy in plan.late),
+                facts.seen_command(plan.run, plan.command.command, f"runs again after every edit: {plan.inputs.what}"),
+                *plan.inputs.evidence,
+                *decision.evidence,
+            ),
+            changes=changes,
+            unknown=decision.unknown,
+        )
+
+
+# -------------------------------------------------------------------- reading
+
+
+def _plan(facts: Facts, stage: Stage, run: Instruction, copies: tuple[Copy, ...]) -> _Plan | NeedsSources | None:
+    """The install in `run`, what it needs, and which COPYs could come after it; None where there is nothing to gain."""
+    everything = tuple(c for s in stage.ancestry for c in facts.copies(s) if c.instruction.index < run.index)
+    application = Application(facts, lambda path: _locate(everything, path))
+    folders = tuple(c.folder for c in copies if c.folder is not None)
+    commands = facts.placed(run) or ()
+    for index, placed in enumerate(commands):
+        inputs = install_inputs(application, placed)
+        if isinstance(inputs, NeedsSources):
+            return inputs
+        if inputs is None:
+            if not reads_no_sources(placed, folders):
+                return None
+            continue
+        if not placed.command.is_unconditional:
+            return NeedsSources("the install runs under a condition")
+        late = _late(facts, copies, frozenset(inputs.files))
+        if not late or (inputs.prefetch and _is_done(facts, stage, run, inputs)):
+            return None
+        wanted = _wanted(everything, late, inputs)
+        if isinstance(wanted, NeedsSources):
+            return wanted
+        cut = None if inputs.prefetch else _cut(facts, run, index, folders, application)
+        return cut if isinstance(cut, NeedsSources) else _Plan(run, inputs, placed, late, wanted, cut)
+    return None
+
+
+def _locate(copies: tuple[Copy, ...], path: str) -> str | None:
+    return next((found for copy in reversed(copies) if (found := copy.locate(path)) is not None), None)
+
+
+def _late(facts: Facts, copies: tuple[Copy, ...], needed: frozenset[str]) -> tuple[Copy, ...]:
+    """The COPYs that bring sources which the install does not need."""
+    found = []
+    for copy in copies:
+        others = [p for p in copy.placements or () if p.source not in needed]
+        is_broad = any(p.is_folder and not _is_below(p.source, needed) for p in others)
+        if copy.placements is None or is_broad or any(_SOURCES.search(p.source) for p in others if not p.is_folder):
+            found.append(copy)
+    return tuple(found)
+
+
+def _is_below(folder: str, needed: frozenset[str]) -> bool:
+    return any(folder == path or folder.startswith(path + "/") for path in needed)
+
+
+def _is_done(facts: Facts, stage: Stage, run: Instruction, inputs: Inputs) -> bool:
+    """Whether an earlier RUN, or a cache mount, has the dependencies already."""
+    if facts.has_cache_mount(run):
+        return True
+    for earlier in (i for s in stage.ancestry for i in s.body if i.keyword == "RUN" and i.index <= run.index):
+        if any(inputs.done_by is not None and inputs.done_by(placed) for placed in facts.placed(earlier) or ()):
+            return True
+    return False
+
+
+def _wanted(
+    everything: tuple[Copy, ...], late: tuple[Copy, ...], inputs: Inputs
+) -> tuple[tuple[str, str], ...] | NeedsSources:
+    """(source, container path) of the manifests that only the late COPYs bring."""
+    found = []
+    for source in inputs.files:
+        bringers = [copy for copy in everything if copy.brings(source)]
+        if not bringers:
+            return NeedsSources(f"{source} is not copied before the install")
+        if _AWKWARD.search(source):
+            return NeedsSources(f"the name {source} cannot stand in a COPY as it is")
+        if all(copy in late for copy in bringers):
+            path = bringers[-1].container_path(source)
+            assert path is not None
+            found.append((source, path))
+    return tuple(found)
+
+
+def _cut(
+    facts: Facts, run: Instruction, index: int, folders: tuple[str, ...], application: Application
+) -> int | NeedsSources | None:
+    """The step behind which the RUN has to be cut, since what follows needs the sources; None for the whole RUN."""
+    script, commands = facts.script(run), facts.placed(run)
+    assert script is not None
+    assert commands is not None
+    last = index
+    for at in range(index + 1, len(commands)):
+        if reads_no_sources(commands[at], folders) or _is_cleanup(commands[at]):
+            last = at
+        else:
+            break
+    if last + 1 == len(commands):
+        return None
+    rest = commands[last + 1 :]
+    seen = (facts.seen_command(run, rest[0].command, "needs the sources"),)
+    if not script.is_chain or run.heredocs:
+        return NeedsSources("the RUN goes on with the sources, and is no chain of `&&` that could be cut in two", seen)
+    if any(placed.command.name in _STATE for placed in commands[: last + 1]):
+        return NeedsSources("what follows in the same RUN relies on its shell", seen)
+    if undoing := next((p for p in rest if _is_cleanup(p) or install_inputs(application, p) is not None), None):
+        there = facts.seen_command(run, undoing.command, "would no longer make the layer smaller")
+        return NeedsSources("the RUN cleans up behind the install: cut in two, the layer would keep it all", (*seen, there))
+    step = script.step_of(commands[last].command)
+    if script.step_of(rest[0].command) == step:
+        return NeedsSources("the install and what needs the sources are one command", seen)
+    return step
+
+
+def _is_cleanup(placed: Placed) -> bool:
+    args = placed.command.args
+    return bool(tuple(deleted((placed,)))) or placed.command.name == "rm" or "prune" in args[:1] or "clean" in args[:2]
+
+
+# -------------------------------------------------------------------- what stands in the way
+
+
+def _obstacle(document: Document, facts: Facts, plan: _Plan) -> tuple[str, tuple[Evidence, ...]] | None:
+    """Why the late COPYs cannot move to behind the install, if they cannot."""
+    late = [copy.instruction for copy in plan.late]
+    for copy in plan.late:
+        seen = (facts.seen(copy.instruction, "comes before the install"),)
+        if copy.placements is None:
+            return "what it copies cannot be told: a variable, a flag, or a file that is not in the build context", seen
+        between = document.instructions[copy.instruction.index + 1 : plan.run.index]
+        for other in between:
+            if other in late:
+                continue
+            if reason := _blocks(facts, copy, other):
+                return reason, (*seen, facts.seen(other, "stands in between"))
+    if any(flag.name == "mount" and "type=bind" in (flag.value or "") for flag in plan.run.flags):
+        return "the install reads files by a bind mount", (facts.seen(plan.run, "mounts them"),)
+    return None
+
+
+def _blocks(facts: Facts, copy: Copy, other: Instruction) -> str | None:
+    """Why `copy` cannot move past `other`."""
+    moved = copy.instruction
+    if other.keyword in ("ENV", "ARG") and "$" in moved.value:
+        return "a variable in the COPY changes on the way"
+    if other.keyword == "WORKDIR" and not copy.destination.startswith("/"):
+        return "WORKDIR changes on the way, and the destination is relative"
+    if other.keyword == "RUN":
+        commands = facts.placed(other)
+        free = commands is not None and all(reads_no_sources(p, (copy.folder or "/",)) for p in commands)
+        return None if free else "a RUN between the COPY and the install may read the sources"
+    if other.keyword in ("COPY", "ADD"):
+        return _overlap(facts, copy, other)
+    return None if other.keyword in _METADATA else f"{other.keyword} stands between the COPY and the install"
+
+
+def _overlap(facts: Facts, copy: Copy, other: Instruction) -> str | None:
+    stage = facts.document.stage_of(other)
+    same = next((c for c in facts.copies(stage) if c.instruction is other), None)
+    folder = same.folder if same else facts.state(other).path(other.words[-1].text)
+    apart = folder is not None and copy.folder is not None and not covers(copy.folder, folder) and not covers(folder, copy.folder)
+    if apart:
+        return None
+    if same is not None and same.placements and all(copy.container_path(p.source) == p.path for p in same.placements):
+        return None  # the same files at the same places: it does not matter which comes last
+    return "another COPY between them writes to the same place, and the later one counts"
+
+
+def _checks(facts: Facts, plan: _Plan) -> Iterator[Check]:
+    user = facts.state(plan.run).user
+    if user not in (None, "root", "0", "0:0", "root:root"):
+        seen = (facts.seen(plan.run, f"runs as {user}"),)
+        yield Check("the folders belong to the user of the install as before", holds=None, evidence=seen)
+
+
+# -------------------------------------------------------------------- writing
+
+
+def _edits(document: Document, facts: Facts, plan: _Plan) -> tuple[tuple[Edit, ...], tuple[Change, ...]]:
+    lines = _copy_lines(facts, plan)
+    changes = [Change(Aspect.COPIES, added=tuple(entry for _, entry in lines))]
+    head = [line for line, _ in lines]
+    if plan.inputs.prefetch is not None:
+        head.append(f"RUN {_flags(document, plan.run)}{_prefetch(facts, plan)}")
+        changes.append(Change(Aspect.COMMANDS, added=_prefetch_commands(facts, plan)))
+    return _placed_edits(document, facts, plan, head), tuple(changes)
+
+
+def _placed_edits(document: Document, facts: Facts, plan: _Plan, head: list[str]) -> tuple[Edit, ...]:
+    """`head` in front of the install, the late COPYs behind it (or, with a prefetch, between the two)."""
+    newline = document.source.newline
+    moved = [copy.instruction for copy in plan.late]
+    steps = [
+        i
+        for i in document.instructions[moved[0].index + 1 : plan.run.index]
+        if i.keyword in ("RUN", "COPY", "ADD") and i not in moved
+    ]
+    if plan.inputs.prefetch is not None:
+        if not steps and len(moved) == plan.run.index - moved[0].index:
+            apart = newline if moved[0].lead is not None else ""
+            return (document.insert_before(moved[0], newline.join(head) + apart),)
+        before = document.insert_before(plan.run, newline.join(head))
+        return (*(document.delete(i) for i in moved), _with_moved(document, before, moved))
+    behind = _behind(document, facts, plan, moved)
+    if not head:
+        return (*(document.delete(i) for i in moved), behind)
+    if not steps:
+        first = document.replace_with_lead(moved[0], newline.join(head))
+        return (first, *(document.delete(i) for i in moved[1:]), behind)
+    return (*(document.delete(i) for i in moved), document.insert_before(plan.run, newline.join(head)), behind)
+
+
+def _with_moved(document: Document, before: Edit, moved: list[Instruction]) -> Edit:
+    return Edit(before.span, before.text + "".join(document.block(i).lstrip("\r\n") + document.source.newline for i in moved))
+
+
+def _behind(document: Document, facts: Facts, plan: _Plan, moved: list[Instruction]) -> Edit:
+    """The late COPYs behind the install; where the RUN is cut, between its two halves."""
+    source, run = document.source, plan.run
+    newline = source.newline
+    text = "".join(newline + document.block(i) for i in moved)
+    origin = moved[0].whole.start
+    if plan.cut is None:
+        return Edit(Span(run.span.end, run.span.end), text, moved_from=origin)
+    script = facts.script(run)
+    assert script is not None
+    end = facts.source_span(run, script.steps[plan.cut].span).end
+    start = facts.source_span(run, script.steps[plan.cut + 1].span).start
+    comments = "".join(f"{newline}{c}" for c in re.findall(r"^[ \t]*(#[^\r\n]*)", source.text[end:start], re.MULTILINE))
+    return Edit(Span(end, start), f"{text}{comments}{newline}RUN {_flags(document, run)}", moved_from=origin)
+
+
+def _flags(document: Document, run: Instruction) -> str:
+    return "".join(document.source.text[f.span.start : f.span.end] + " " for f in run.flags)
+
+
+def _prefetch(facts: Facts, plan: _Plan) -> str:
+    folder, workdir = plan.inputs.folder, facts.state(plan.run).workdir
+    inside = workdir is not None and folder is not None and (workdir + "/").startswith(folder.rstrip("/") + "/")
+    return f"{plan.inputs.prefetch}" if inside else f"cd {folder} && {plan.inputs.prefetch}"
+
+
+def _prefetch_commands(facts: Facts, plan: _Plan) -> tuple[str, ...]:
+    return tuple(_prefetch(facts, plan).split(" && "))
+
+
+def _copy_lines(facts: Facts, plan: _Plan) -> list[tuple[str, str]]:
+    """The COPY instructions for the manifests, and how the contract writes them: one a folder, in the order needed."""
+    workdir = facts.state(plan.run).workdir
+    groups: dict[str, list[str]] = {}
+    for source, path in plan.wanted:
+        folder = path if facts.context.is_folder(source) else posixpath.dirname(path)
+        groups.setdefault(folder, []).append(source)
+    flags = [f"--{f.name}={f.value}" if f.value is not None else f"--{f.name}" for f in plan.late[-1].instruction.flags]
+    flags = [flag for flag in flags if flag.startswith(("--chown", "--chmod", "--link"))]
+    lines = []
+    for folder, sources in groups.items():
+        words = [*flags, *sources, _destination(folder, workdir)]
+        lines.append((" ".join(["COPY", *words]), copy_text("COPY", *words)))
+    return lines
+
+
+def _destination(folder: str, workdir: str | None) -> str:
+    if workdir is not None and folder == workdir:
+        return "./"
+    prefix = (workdir or "").rstrip("/") + "/"
+    if workdir is not None and workdir != "/" and folder.startswith(prefix):
+        return folder[len(prefix) :] + "/"
+    return folder.rstrip("/") + "/"
+

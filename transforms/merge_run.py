@@ -1,0 +1,79 @@
+"""Join RUNs where that makes a layer smaller.
+
+Why: a layer keeps what it wrote, whatever a later RUN deletes, or changes and so stores a second time.
+Refuses: RUNs with other flags, an exec form, a heredoc, something started in the background, `set -e`, or a linter's comment
+in between; and every pair of RUNs that joining would not make smaller.
+Source: Docker's storage driver documentation, copy-on-write.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from optimizer.facts.commands import Touched, changed, covers, deleted, written
+from optimizer.layers import adjacent_runs, join_runs, why_not_joined
+from optimizer.rewrite import Refusal, Rewrite, Safety
+from optimizer.transform import Meta, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.facts import Facts
+
+
+class MergeRun:
+    meta = Meta.of(__name__, phase=Phase.LAYERS, may_change=(), settles=("DL3059",))
+
+    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
+        done = -1
+        for run in facts.shipped_runs():
+            if run.index <= done:
+                continue
+            runs = adjacent_runs(facts, run)
+            done = runs[-1].index
+            if (pair := _saving(facts, runs)) is not None:
+                yield self._proposal(facts, runs, *pair)
+
+    def _proposal(
+        self, facts: Facts, runs: list[Instruction], span: tuple[int, int], first: Touched, second: Touched
+    ) -> Rewrite | Refusal:
+        group = runs[span[0] : span[1] + 1]
+        evidence = (
+            facts.seen_command(group[0], first.command, f"puts {_shown(first.path)} into a layer"),
+            facts.seen_command(group[-1], second.command, "deletes or changes it in another"),
+        )
+        if reason := why_not_joined(facts, group):
+            seen = facts.seen(reason[1], "stands in the way")
+            return Refusal(self, f"the layers stay apart: {reason[0]}", (*evidence, seen))
+        return Rewrite(
+            self,
+            summary=f"{len(group)} RUNs become one layer, so that {_shown(first.path)} is not kept twice or in vain",
+            safety=Safety.SAFE,
+            edits=join_runs(facts, group),
+            evidence=evidence,
+            caveats=("a change to one of these commands now runs all of them again",),
+        )
+
+
+def _saving(facts: Facts, runs: list[Instruction]) -> tuple[tuple[int, int], Touched, Touched] | None:
+    """The first stretch of `runs` whose last RUN deletes or changes what its first one wrote."""
+    wrote: list[tuple[int, Touched]] = []
+    for index, run in enumerate(runs):
+        commands = facts.placed(run)
+        if commands is None:
+            wrote.clear()
+            continue
+        for second in (*deleted(commands), *changed(commands)):
+            for at, first in wrote:
+                if at < index and covers(second.path, first.path):
+                    return (at, index), first, second
+        wrote += [(index, touched) for touched in written(commands) if not facts.is_mounted(run, touched.path)]
+    return None
+
+
+def _shown(path: str) -> str:
+    kind, colon, name = path.partition(":")
+    if not colon:
+        return path
+    return f"the cache of {name}" if kind == "cache" else f"the package {name}"

@@ -1,0 +1,79 @@
+"""Install Python packages without keeping the downloads.
+
+Why: pip keeps every wheel that it downloads in ~/.cache/pip, and the layer keeps it too; nothing reads it again.
+Refuses: a cache mount, PIP_NO_CACHE_DIR of any value (its meaning has changed between versions), a RUN that deletes the cache.
+Source: pip's documentation, "Caching"; hadolint DL3042.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from optimizer.contract import command_entry
+from optimizer.layers import flag_after
+from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety
+from optimizer.transform import Meta, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.shell import Command
+    from optimizer.facts import Facts
+
+_FLAG = "--no-cache-dir"
+
+
+class SkipPipCache:
+    meta = Meta.of(__name__, phase=Phase.LAYERS, may_change={Aspect.COMMANDS}, settles=("DL3042",))
+
+    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
+        for run in facts.shipped_runs():
+            script = facts.script(run)
+            if script is None or not facts.is_editable(run):
+                continue
+            for command in script.commands:
+                if not _is_pip_install(command) or _is_cacheless(command) or _is_cleaned(facts, run):
+                    continue
+                here = facts.seen_command(run, command, "keeps what pip downloads")
+                if reason := _why_not(facts, run, command):
+                    yield Refusal(self, reason, (here,))
+                    continue
+                edits, text = flag_after(facts, run, command, "install", _FLAG)
+                yield Rewrite(
+                    self,
+                    summary="pip keeps no downloads in the layer",
+                    safety=Safety.SAFE,
+                    edits=edits,
+                    evidence=(here,),
+                    changes=(Change(Aspect.COMMANDS, removed=(command_entry(command),), added=(text,)),),
+                )
+
+
+def _is_pip_install(command: Command) -> bool:
+    name, args = command.name or "", command.args
+    if re.fullmatch(r"python[\d.]*", name) and args[:2] == ("-m", "pip"):
+        args = args[2:]
+    elif not re.fullmatch(r"pip[\d.]*", name):
+        return False
+    return next((arg for arg in args if not arg.startswith("-")), None) == "install"
+
+
+def _is_cacheless(command: Command) -> bool:
+    return any(arg.startswith(("--no-cache-dir", "--cache-dir")) for arg in command.args)
+
+
+def _is_cleaned(facts: Facts, run: Instruction) -> bool:
+    return any(facts.deletes(run, path) for path in ("cache:pip", "/root/.cache/pip"))
+
+
+def _why_not(facts: Facts, run: Instruction, command: Command) -> str | None:
+    state = facts.state(run)
+    if facts.has_cache_mount(run):
+        return "a cache mount keeps the downloads out of the layer already"
+    if "PIP_NO_CACHE_DIR" in state.variables or any("PIP_NO_CACHE_DIR" in word for word in command.sets):
+        return "PIP_NO_CACHE_DIR is set: it decides, and means different things in different versions of pip"
+    if "PIP_CACHE_DIR" in state.variables:
+        return "PIP_CACHE_DIR says where the downloads go: somebody wants them"
+    return None

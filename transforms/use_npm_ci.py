@@ -1,0 +1,111 @@
+"""Install exactly what the lock file lists.
+
+Why: `npm install` may take newer versions than the lock file names and rewrites it; `npm ci` installs the same every time.
+Refuses: no lock file, or one that differs from package.json (there `npm ci` stops), packages named on the command line, and
+node_modules that an earlier RUN has filled (`npm ci` deletes it first).
+Source: npm's documentation, "npm ci".
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING
+
+from optimizer.contract import command_entry
+from optimizer.dockerfile.edit import Edit
+from optimizer.dockerfile.shell import subcommand
+from optimizer.facts.node import lock_in_step
+from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
+from optimizer.transform import Meta, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.facts import Facts
+    from optimizer.facts.commands import Placed
+
+# Options that `npm ci` understands as `npm install` does.
+_SHARED = frozenset(
+    """--omit --include --production --only --ignore-scripts --no-audit --audit --no-fund --fund --legacy-peer-deps
+    --strict-peer-deps --no-optional --prefer-offline --no-progress --progress --loglevel --silent --quiet --verbose --unsafe-perm
+    --install-strategy -q -s --force -f --no-bin-links --dev --registry --no-save --no-package-lock""".split()
+) - {"--no-package-lock"}
+
+
+class UseNpmCi:
+    meta = Meta.of(__name__, phase=Phase.COMMANDS, may_change={Aspect.COMMANDS})
+
+    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
+        for run in facts.runs:
+            for placed in (facts.placed(run) or ()) if facts.is_editable(run) else ():
+                command = placed.command
+                if command.name != "npm" or subcommand(command) not in ("install", "i"):
+                    continue
+                plain = [arg for arg in command.args if not arg.startswith("-")]
+                if len(plain) == 1 and not any(arg in ("-g", "--global") for arg in command.args):
+                    yield self._proposal(document, facts, run, placed)
+
+    def _proposal(self, document: Document, facts: Facts, run: Instruction, placed: Placed) -> Rewrite | Refusal:
+        command = placed.command
+        here = facts.seen_command(run, command, "may install other versions than those locked")
+        odd = next((arg for arg in command.args if arg.startswith("-") and arg.partition("=")[0] not in _SHARED), None)
+        if odd is not None:
+            return Refusal(self, f"`npm ci` does not know {odd}", (here,))
+        if (earlier := _earlier_install(document, facts, run, placed)) is not None:
+            return Refusal(self, "`npm ci` would delete what an earlier RUN installed", (here, facts.seen(earlier, "installs")))
+        folder = _folder(facts, run, placed)
+        if folder is None:
+            return Refusal(self, "package.json does not come from the build context before this RUN", (here,))
+        in_step, claim = lock_in_step(facts.context, folder)
+        manifest = facts.seen_in(posixpath.join(folder, "package.json"), claim)
+        decision = decide(Safety.SAFE, (Check(claim, in_step, (manifest,)), _lock_is_there(facts, run, placed, folder)))
+        if decision.failed:
+            return Refusal(self, decision.failed.claim, (here, *decision.failed.evidence))
+        verb = next(word for word in command.words if word.text in ("install", "i"))
+        words = [*command.assignments, *("ci" if word is verb else word.raw for word in command.words)]
+        text = " ".join([*words, *(f"{r.operator}{r.target or ''}" for r in command.redirects)])
+        return Rewrite(
+            self,
+            summary="npm installs what package-lock.json lists, no more and no newer",
+            safety=decision.safety,
+            edits=(Edit(facts.source_span(run, verb.span), "ci"),),
+            evidence=(here, *decision.evidence),
+            changes=(Change(Aspect.COMMANDS, removed=(command_entry(command),), added=(text,)),),
+            unknown=decision.unknown,
+        )
+
+
+def _folder(facts: Facts, run: Instruction, placed: Placed) -> str | None:
+    """The folder of the context whose package.json the command works on."""
+    stage = facts.document.stage_of(run)
+    path = placed.path("package.json")
+    for copy in reversed([c for s in stage.ancestry for c in facts.copies(s) if c.instruction.index < run.index]):
+        if path is not None and (source := copy.locate(path)) is not None and facts.context.is_file(source):
+            return posixpath.dirname(source)
+    return None
+
+
+def _lock_is_there(facts: Facts, run: Instruction, placed: Placed, folder: str) -> Check:
+    """Whether the lock file is in the image when the command runs."""
+    stage = facts.document.stage_of(run)
+    names = ("package-lock.json", "npm-shrinkwrap.json")
+    for copy in (c for s in stage.ancestry for c in facts.copies(s) if c.instruction.index < run.index):
+        for name in names:
+            source = posixpath.join(folder, name)
+            if facts.context.is_file(source) and copy.brings(source) and copy.container_path(source) == placed.path(name):
+                return Check("the lock file is copied before the install", holds=True, evidence=(facts.seen(copy.instruction, "copies it"),))
+    return Check("the lock file is copied before the install", holds=False)
+
+
+def _earlier_install(document: Document, facts: Facts, run: Instruction, placed: Placed) -> Instruction | None:
+    """A RUN before this one, or a command before it in the same RUN, that fills node_modules."""
+    stage = document.stage_of(run)
+    for earlier in (i for s in stage.ancestry for i in s.body if i.keyword == "RUN" and i.index <= run.index):
+        for other in facts.placed(earlier) or ():
+            if earlier is run and other.command.span >= placed.command.span:
+                continue
+            installs = other.command.name in ("npm", "yarn", "pnpm") and subcommand(other.command) in ("install", "i", "ci", "add")
+            if installs and not any(arg in ("-g", "--global") for arg in other.command.args):
+                return earlier
+    return None

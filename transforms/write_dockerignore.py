@@ -1,0 +1,119 @@
+"""Write a .dockerignore where there is none.
+
+Why: without one, `COPY . .` takes whatever lies in the folder: local packages for another system, caches, and a changed file
+among them runs everything again.
+Refuses: a file that is there (it is never touched), and each pattern that a COPY, a RUN or a manifest names, or that matches
+committed files. `.git` is left out only where nothing can read it, and then only as an unsafe rewrite.
+Source: Docker's documentation, ".dockerignore files".
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from optimizer.dockerfile.patterns import ignoring, read_ignore_file
+from optimizer.rewrite import Check, CompanionFile, Refusal, Rewrite, Safety, decide
+from optimizer.transform import Meta, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.dockerfile.document import Document
+    from optimizer.facts import Facts
+    from optimizer.facts.copies import Copy
+
+PATH = ".dockerignore"
+# What tools make again and nobody commits, by the manifest that says which tools are at work.
+_JUNK = {
+    "package.json": ("**/node_modules", "**/npm-debug.log*", "**/coverage"),
+    "requirements.txt": ("**/__pycache__", "**/*.pyc", "**/.venv", "**/.pytest_cache"),
+    "pyproject.toml": ("**/__pycache__", "**/*.pyc", "**/.venv", "**/.pytest_cache"),
+    "Pipfile": ("**/__pycache__", "**/*.pyc", "**/.venv", "**/.pytest_cache"),
+    "": ("**/.DS_Store", "**/.idea"),
+}
+_VERSIONED = re.compile(r"setuptools.scm|hatch.vcs|versioneer|pbr|git.describe|git.rev.parse|buildvcs|dunamai|GitVersion|\bgit\b", re.IGNORECASE)
+_MANIFESTS = ("pyproject.toml", "setup.cfg", "setup.py", "package.json", "Makefile", "build.rs", "go.mod", ".goreleaser.yml")
+
+
+class WriteDockerignore:
+    meta = Meta.of(__name__, phase=Phase.CONTEXT, may_change=())
+
+    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
+        copies = [c for stage in facts.built for c in facts.copies(stage) if not facts.is_windows(stage)]
+        broad = next((c for c in copies if any(p.is_folder and p.source == "" for p in c.placements or ())), None)
+        if broad is None or facts.context.root is None and not facts.context.files:
+            return
+        if facts.context.ignore_path is not None:
+            if PATH in facts.context.files and not facts.context.is_on_disk(PATH):
+                yield from self._without_git(document, facts, broad)
+            return
+        patterns = tuple(p for p in _patterns(facts) if _is_harmless(document, facts, p, copies))
+        here = facts.seen(broad.instruction, "copies the whole folder, and there is no .dockerignore")
+        if not patterns:
+            yield Refusal(self, "everything that one would leave out is named by the Dockerfile or committed", (here,))
+            return
+        yield Rewrite(
+            self,
+            summary=f"a .dockerignore keeps {', '.join(p.removeprefix('**/') for p in patterns)} out of the image and the cache",
+            safety=Safety.SAFE,
+            edits=(),
+            evidence=(here,),
+            files=(CompanionFile(PATH, "".join(f"{pattern}\n" for pattern in patterns)),),
+        )
+
+    def _without_git(self, document: Document, facts: Facts, broad: Copy) -> Iterator[Rewrite | Refusal]:
+        """`.git` as well, in a .dockerignore that this run has written."""
+        text = facts.context.files[PATH]
+        if ".git\n" in text or facts.context.kind(".git") is None:
+            return
+        here = facts.seen(broad.instruction, "copies .git, and every commit changes it")
+        decision = decide(Safety.SAFE, _git_checks(document, facts))
+        if decision.failed:
+            yield Refusal(self, decision.failed.claim, (here, *decision.failed.evidence))
+            return
+        yield Rewrite(
+            self,
+            summary="the .dockerignore keeps .git out too: history is not shipped, and a commit alone runs nothing again",
+            safety=decision.safety,
+            edits=(),
+            evidence=(here,),
+            unknown=decision.unknown,
+            files=(CompanionFile(PATH, f".git\n{text}"),),
+        )
+
+
+def _patterns(facts: Facts) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for path in (*facts.context.walk(""), ""):
+        name = path.rpartition("/")[2]
+        if path.count("/") <= 2:
+            found |= dict.fromkeys(_JUNK.get(name, ()))
+    return tuple(found)
+
+
+def _is_harmless(document: Document, facts: Facts, pattern: str, copies: list[Copy]) -> bool:
+    """Whether no COPY names what the pattern matches, no command does, and nothing that is committed matches it."""
+    word = pattern.removeprefix("**/").strip("*")
+    patterns = read_ignore_file(pattern)
+    for copy in copies:
+        if any(word.strip("/.") in source for source in copy.sources if word.strip("/.")):
+            return False
+    if any(word in document.raw(i).replace("node_modules/.bin", "") for i in document.instructions):
+        return False
+    matched = [path for path in facts.context.walk("") if ignoring(patterns, path) is not None]
+    if not matched:
+        return True
+    ignored = facts.context.git_ignores or ()
+    return any(word.strip("/") and word.strip("/*") in line for line in ignored)
+
+
+def _git_checks(document: Document, facts: Facts) -> Iterator[Check]:
+    if _VERSIONED.search("\n".join(document.raw(i) for i in document.instructions if i.keyword != "FROM")):
+        yield Check("the Dockerfile uses git", holds=False)
+    for path in _MANIFESTS:
+        text = facts.context.read(path)
+        if text is not None and (match := _VERSIONED.search(text)):
+            line = text.count("\n", 0, match.start()) + 1
+            yield Check(f"{path} takes the version from git", holds=False, evidence=(facts.seen_in(path, "names it", line=line),))
+    yield Check("neither the build nor the application reads .git", holds=None)
