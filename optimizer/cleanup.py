@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from optimizer.layers import append_command
+from optimizer.layers import append_command, commands_in
 from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety
 
 if TYPE_CHECKING:
@@ -52,5 +52,5 @@ class PackageCache:
                     safety=Safety.SAFE,
                     edits=(edit,),
                     evidence=(here,),
-                    changes=(Change(Aspect.COMMANDS, added=(self.command(filling),)),),
+                    changes=(Change(Aspect.COMMANDS, added=commands_in(self.command(filling))),),
                 )

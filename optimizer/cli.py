@@ -67,7 +67,13 @@ def fix(  # noqa: PLR0913 - one parameter an option, as typer wants it
         raise _fail(f'--format: expected text or json, found "{output_format}"')
     if color not in ("auto", "always", "never"):
         raise _fail(f'--color: expected auto, always or never, found "{color}"')
-    chosen = {"unsafe": unsafe or None, "select": _names(select), "ignore": _names(ignore), "target": target, "context": context}
+    chosen = {
+        "unsafe": unsafe or None,
+        "select": _names(select),
+        "ignore": _names(ignore),
+        "target": target,
+        "context": context,
+    }
     results = []
     is_stdin = paths == ["-"]
     many = _Progress(is_quiet=quiet)
@@ -76,7 +82,15 @@ def fix(  # noqa: PLR0913 - one parameter an option, as typer wants it
         results.append(result)
         many.clear()
         if output_format == "text":
-            _print(result, color=color, is_stdin=is_stdin, shows_diff=not (write or check), quiet=quiet, verbose=verbose, written=written)
+            _print(
+                result,
+                color=color,
+                is_stdin=is_stdin,
+                shows_diff=not (write or check),
+                quiet=quiet,
+                verbose=verbose,
+                written=written,
+            )
     many.clear()
     if output_format == "json":
         from optimizer.report import json
@@ -183,7 +197,7 @@ def _write(result: FileResult) -> bool:
         raise _fail(str(error)) from error
 
 
-def _print(  # noqa: PLR0913 - the options of `fix`, passed on
+def _print(
     result: FileResult, *, color: str, is_stdin: bool, shows_diff: bool, quiet: bool, verbose: bool, written: bool
 ) -> None:
     if is_stdin and result.outcome is not None:
@@ -236,6 +250,6 @@ def _diff_style(line: str) -> str:
 def _review_style(line: str) -> str:
     if line.startswith("held back"):
         return "yellow"
-    if line.startswith("not done") or line.startswith("    "):
+    if line.startswith(("not done", "    ")):
         return "dim"
     return "bold" if line.strip() else ""

@@ -67,12 +67,9 @@ def breaches(before: RuntimeContract, after: RuntimeContract, rewrites: Iterable
             removed.update((change.aspect, text) for text in change.removed)
             added.update((change.aspect, text) for text in change.added)
     for aspect in Aspect:
-        kept, missing = _without(before[aspect], aspect, removed)
-        left, surplus = _without(after[aspect], aspect, added)
-        found += [f"the {aspect.value} never had: {text}" for text in missing]
-        found += [f"the {aspect.value} did not get: {text}" for text in surplus]
-        if kept != left:
-            found.append(f"the {aspect.value} changed: {_first_difference(kept, left)}")
+        minus = Counter({text: n for (a, text), n in removed.items() if a is aspect})
+        plus = Counter({text: n for (a, text), n in added.items() if a is aspect})
+        found += (f"the {aspect.value} changed: {what}" for what in _differences(before[aspect], after[aspect], minus, plus))
     return found
 
 
@@ -126,23 +123,31 @@ def _commands(facts: Facts, run: Instruction, name: str) -> list[Entry]:
     return [(command_entry(command), place) for command in script.commands]
 
 
-def _without(
-    entries: tuple[Entry, ...], aspect: Aspect, declared: Counter[tuple[Aspect, str]]
-) -> tuple[list[Entry], list[str]]:
-    """The entries without the declared ones, and the declared ones that were not among them."""
-    left = Counter({text: n for (a, text), n in declared.items() if a is aspect})
-    kept = []
-    for entry in entries:
-        if left[entry[0]] > 0:
-            left[entry[0]] -= 1
+def _became(old: str, new: str | None) -> str:
+    if new is None:
+        return f'"{old}" is gone'
+    return f'"{old}" runs or stands elsewhere' if old == new else f'"{old}" became "{new}"'
+
+
+def _differences(before: tuple[Entry, ...], after: tuple[Entry, ...], minus: Counter[str], plus: Counter[str]) -> list[str]:
+    """What stands against `after` being `before` without `minus` and with `plus`, in the same order; one line at most each."""
+    at = 0
+    found = []
+    for entry in before:
+        while at < len(after) and after[at] != entry and plus[after[at][0]] > 0:
+            plus[after[at][0]] -= 1
+            at += 1
+        if at < len(after) and after[at] == entry:
+            at += 1
+        elif minus[entry[0]] > 0:
+            minus[entry[0]] -= 1
         else:
-            kept.append(entry)
-    return kept, list(left.elements())
-
-
-def _first_difference(before: list[Entry], after: list[Entry]) -> str:
-    for old, new in zip(before, after, strict=False):
-        if old != new:
-            return f'"{old[0]}" became "{new[0]}"' if old[0] != new[0] else f'"{old[0]}" runs elsewhere'
-    longer, word = (before, "is gone") if len(before) > len(after) else (after, "is new")
-    return f'"{longer[min(len(before), len(after))][0]}" {word}'
+            return [_became(entry[0], after[at][0] if at < len(after) else None)]
+    for entry in after[at:]:
+        if plus[entry[0]] > 0:
+            plus[entry[0]] -= 1
+        else:
+            return [f'"{entry[0]}" is new']
+    found += [f'"{text}" was to go and is still there, or never was' for text in +minus]
+    found += [f'"{text}" was to come and is missing' for text in +plus]
+    return found

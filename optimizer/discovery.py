@@ -102,21 +102,19 @@ def _ladder(folder: Path) -> Iterator[Path]:
 
 
 def _literal_sources(document: Document) -> list[str]:
-    found = []
+    found: list[str] = []
     for instruction in document.instructions:
         if instruction.keyword in ("COPY", "ADD") and instruction.flag("from") is None and not instruction.heredocs:
-            for word in instruction.words[:-1]:
-                if "$" not in word.text and "://" not in word.text and not has_wildcard(word.text):
-                    found.append(clean(word.text))
+            words = (word.text for word in instruction.words[:-1])
+            found += [clean(text) for text in words if "$" not in text and "://" not in text and not has_wildcard(text)]
     return found
 
 
 def _compose_files(folder: Path) -> list[Path]:
     try:
-        names = sorted(os.listdir(folder))
+        return sorted(path for path in folder.iterdir() if _COMPOSE.match(path.name))
     except OSError:
         return []  # a folder above that we may not list says nothing
-    return [folder / name for name in names if _COMPOSE.match(name)]
 
 
 def _from_compose(compose: Path, dockerfile: Path) -> Path | None:

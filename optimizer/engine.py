@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from optimizer.contract import breaches, contract
-from optimizer.dockerfile.document import Document
 from optimizer.dockerfile.pragmas import Pragma, pragma
 from optimizer.dockerfile.scan import DockerfileError
 from optimizer.facts import Facts
@@ -18,13 +17,14 @@ from optimizer.transform import Transform, all_transforms
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from optimizer.dockerfile.document import Instruction
-    from optimizer.dockerfile.source import Source
+    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.edit import Span
     from optimizer.facts.cache import Rerun
     from optimizer.facts.context import BuildContext
     from optimizer.rewrite import CompanionFile, Evidence, Location
 
 MAX_SWEEPS = 20
+Snapshot = tuple[str, tuple["CompanionFile", ...]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,10 @@ class Outcome:
 
 
 def optimize(
-    document: Document, context: BuildContext, settings: Settings | None = None, transforms: Iterable[Transform] | None = None
+    document: Document,
+    context: BuildContext,
+    settings: Settings | None = None,
+    transforms: Iterable[Transform] | None = None,
 ) -> Outcome:
     """Rewrite `document`, which is built in `context`.
 
@@ -88,11 +91,7 @@ class _Run:
         first = self.facts
         seen = {self._snapshot()}
         try:
-            for _ in range(MAX_SWEEPS):
-                if not self._sweep(seen):
-                    break
-            else:
-                raise _EndlessError("rewriting does not come to an end")
+            self._settle(seen)
         except _EndlessError as error:
             return Outcome(self.before, self.before, errors=(f"{error}; the original was kept. This is a bug in dockeropt",))
         return Outcome(
@@ -106,10 +105,17 @@ class _Run:
             self._reruns(first),
         )
 
-    def _snapshot(self) -> tuple[str, tuple[CompanionFile, ...]]:
+    def _settle(self, seen: set[Snapshot]) -> None:
+        """Sweep until a sweep changes nothing. Raises _EndlessError."""
+        for _ in range(MAX_SWEEPS):
+            if not self._sweep(seen):
+                return
+        raise _EndlessError("rewriting does not come to an end")
+
+    def _snapshot(self) -> Snapshot:
         return self.document.source.text, tuple(self.files.values())
 
-    def _sweep(self, seen: set[tuple[str, tuple[CompanionFile, ...]]]) -> bool:
+    def _sweep(self, seen: set[Snapshot]) -> bool:
         """Run every transform until it has nothing more to do; whether anything changed. Raises _EndlessError on a circle."""
         self.held_back, self.refused = [], []
         start = self._snapshot()
@@ -183,7 +189,7 @@ class _Run:
         """A refusal where the author switched this rewrite off beside one of the instructions that it touches."""
         names = rewrite.transform.meta.answers_to
         for instruction in self.document.instructions:
-            if any(edit.span.overlaps(instruction.span) for edit in rewrite.edits):
+            if any(_touches(edit.span, instruction.span) for edit in rewrite.edits):
                 for found in instruction.pragmas:
                     if found.covers(names):
                         return Refusal(rewrite.transform, "switched off by a comment", (_seen(facts, instruction, found),))
@@ -194,6 +200,11 @@ class _Run:
     def _reruns(self, first: Facts) -> tuple[Rerun, Rerun] | None:
         file = first.cache.entry_file()
         return None if file is None else (first.cache.rerun(file), self.facts.cache.rerun(file))
+
+
+def _touches(edit: Span, span: Span) -> bool:
+    """Whether an edit changes an instruction, or appends to it."""
+    return edit.start <= span.end and span.start <= edit.end
 
 
 def _key(rewrite: Rewrite) -> tuple[str, str, Location]:

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from optimizer.dockerfile.edit import Edit, Span
+from optimizer.dockerfile.shell import read_script
 
 if TYPE_CHECKING:
     from optimizer.dockerfile.document import Instruction
@@ -35,6 +36,14 @@ def append_command(facts: Facts, run: Instruction, command: str) -> Edit | None:
     at = facts.source_span(run, last.span).end
     above, start = facts.document.chain(run, joiner)
     return Edit(Span(at, at), f"{above}{start}{command}")
+
+
+def commands_in(text: str) -> tuple[str, ...]:
+    """The commands of a script of our own making, as the contract writes them. Raises ValueError if it cannot be read."""
+    script = read_script(text)
+    if script is None:
+        raise ValueError(f"not a readable script: {text}")
+    return tuple(str(command) for command in script.commands)
 
 
 def insert_words(
@@ -120,7 +129,11 @@ def why_not_joined(facts: Facts, runs: list[Instruction]) -> tuple[str, Instruct
             return "the comment above it speaks to a linter about this RUN alone", run
         if reason := _why_alone(facts, run, script, is_last=is_last):
             return reason, run
-    return (f"one RUN of {total} commands would be hard to read", runs[-1]) if total > MAX_COMMANDS else None
+    if total > MAX_COMMANDS:
+        return f"one RUN of {total} commands would be hard to read", runs[-1]
+    if read_script(" && ".join(run.value for run in runs)) is None:
+        return "joined, their scripts could not be read any more", runs[-1]
+    return None
 
 
 def _why_alone(facts: Facts, run: Instruction, script: Script, *, is_last: bool) -> str | None:

@@ -48,9 +48,7 @@ class Meta:
     page: str
 
     @classmethod
-    def of(
-        cls, module: str, *, phase: Phase, may_change: Iterable[Aspect] = (), settles: tuple[str, ...] = ()
-    ) -> Meta:
+    def of(cls, module: str, *, phase: Phase, may_change: Iterable[Aspect] = (), settles: tuple[str, ...] = ()) -> Meta:
         """The meta of the transform in `module`; its docstring is the page that a user reads.
 
         Raises ValueError when the docstring has no "Why:" line.

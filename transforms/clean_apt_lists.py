@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optimizer.dockerfile.shell import Command
 from optimizer.facts.commands import APT_LISTS, is_apt
 from optimizer.layers import append_command
 from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.shell import Command
     from optimizer.facts import Facts
 
 _CLEANUP = f"rm -rf {APT_LISTS}/*"
@@ -35,7 +35,9 @@ class CleanAptLists:
                 continue
             here = facts.seen_command(run, downloaded, "downloads the lists and keeps them")
             if late := _first_install_without_update(document, facts, run):
-                yield Refusal(self, "a later RUN installs from these lists", (here, facts.seen(late, "has no update of its own")))
+                yield Refusal(
+                    self, "a later RUN installs from these lists", (here, facts.seen(late, "has no update of its own"))
+                )
                 continue
             edit = append_command(facts, run, _CLEANUP)
             if edit is None:

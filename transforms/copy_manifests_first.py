@@ -2,8 +2,9 @@
 
 Why: BuildKit runs a step again when a file that an earlier COPY brought has changed; with the sources behind the install, an
 edit to them leaves the installed dependencies in the cache.
-Refuses: installs that read more than manifests (local paths in requirements or package.json, lifecycle scripts, `pip install .`,
-Go workspaces and vendored modules), files that are not in the build context, COPYs that cannot move past what stands in between.
+Refuses: installs that read more than manifests (local paths in requirements or package.json, lifecycle scripts, `pip install
+.`, Go workspaces and vendored modules), files that are not in the build context, COPYs that cannot move past what stands in
+between.
 Source: Docker's documentation, "Optimize cache usage in builds".
 """
 
@@ -18,6 +19,7 @@ from optimizer.contract import copy_text
 from optimizer.dockerfile.edit import Edit, Span
 from optimizer.facts.commands import covers, deleted, reads_no_sources
 from optimizer.facts.manifests import Application, Inputs, NeedsSources, install_inputs
+from optimizer.layers import commands_in
 from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
     from optimizer.facts.copies import Copy
     from optimizer.rewrite import Evidence
 
-_METADATA = frozenset("ARG CMD ENTRYPOINT ENV EXPOSE HEALTHCHECK LABEL MAINTAINER ONBUILD SHELL STOPSIGNAL USER WORKDIR".split())
-_SOURCES = re.compile(r"\.(py|pyx|js|mjs|cjs|jsx|ts|tsx|vue|svelte|go|rb|php|rs|java|kt|cs|html|css|sh)$")
+_METADATA = frozenset(
+    "ARG CMD ENTRYPOINT ENV EXPOSE HEALTHCHECK LABEL MAINTAINER ONBUILD SHELL STOPSIGNAL USER WORKDIR".split()
+)
+_SOURCES = re.compile(r"\.(py|pyx|js|mjs|cjs|jsx|ts|tsx|vue|svelte|go)$")
 # Commands that would run in another shell once the RUN is cut in two.
 _STATE = frozenset({"cd", "export", "set", ".", "source", "umask", "alias", "exec", "trap", ""})
 _AWKWARD = re.compile(r"[\s\[\]*?\"'$\\<]")
@@ -70,7 +74,7 @@ class CopyManifestsFirst:
         if plan is None:
             return None
         if isinstance(plan, NeedsSources):
-            late = _late(facts, copies, frozenset())
+            late = _late(copies, frozenset())
             seen = facts.seen(run, "installs after the sources are copied")
             return Refusal(self, plan.reason, (seen, *plan.evidence)) if late else None
         if (obstacle := _obstacle(document, facts, plan)) is not None:
@@ -125,7 +129,7 @@ def _plan(facts: Facts, stage: Stage, run: Instruction, copies: tuple[Copy, ...]
             continue
         if not placed.command.is_unconditional:
             return NeedsSources("the install runs under a condition")
-        late = _late(facts, copies, frozenset(inputs.files))
+        late = _late(copies, frozenset(file.source for file in inputs.files))
         if not late or (inputs.prefetch and _is_done(facts, stage, run, inputs)):
             return None
         wanted = _wanted(everything, late, inputs)
@@ -140,7 +144,7 @@ def _locate(copies: tuple[Copy, ...], path: str) -> str | None:
     return next((found for copy in reversed(copies) if (found := copy.locate(path)) is not None), None)
 
 
-def _late(facts: Facts, copies: tuple[Copy, ...], needed: frozenset[str]) -> tuple[Copy, ...]:
+def _late(copies: tuple[Copy, ...], needed: frozenset[str]) -> tuple[Copy, ...]:
     """The COPYs that bring sources which the install does not need."""
     found = []
     for copy in copies:
@@ -165,21 +169,15 @@ def _is_done(facts: Facts, stage: Stage, run: Instruction, inputs: Inputs) -> bo
     return False
 
 
-def _wanted(
-    everything: tuple[Copy, ...], late: tuple[Copy, ...], inputs: Inputs
-) -> tuple[tuple[str, str], ...] | NeedsSources:
+def _wanted(everything: tuple[Copy, ...], late: tuple[Copy, ...], inputs: Inputs) -> tuple[tuple[str, str], ...] | NeedsSources:
     """(source, container path) of the manifests that only the late COPYs bring."""
     found = []
-    for source in inputs.files:
-        bringers = [copy for copy in everything if copy.brings(source)]
-        if not bringers:
-            return NeedsSources(f"{source} is not copied before the install")
-        if _AWKWARD.search(source):
-            return NeedsSources(f"the name {source} cannot stand in a COPY as it is")
-        if all(copy in late for copy in bringers):
-            path = bringers[-1].container_path(source)
-            assert path is not None
-            found.append((source, path))
+    for file in inputs.files:
+        bringers = [copy for copy in everything if copy.brings(file.source) and copy.container_path(file.source) == file.path]
+        if _AWKWARD.search(file.source):
+            return NeedsSources(f"the name {file.source} cannot stand in a COPY as it is")
+        if bringers and all(copy in late for copy in bringers):
+            found.append((file.source, file.path))
     return tuple(found)
 
 
@@ -259,7 +257,9 @@ def _overlap(facts: Facts, copy: Copy, other: Instruction) -> str | None:
     stage = facts.document.stage_of(other)
     same = next((c for c in facts.copies(stage) if c.instruction is other), None)
     folder = same.folder if same else facts.state(other).path(other.words[-1].text)
-    apart = folder is not None and copy.folder is not None and not covers(copy.folder, folder) and not covers(folder, copy.folder)
+    apart = (
+        folder is not None and copy.folder is not None and not covers(copy.folder, folder) and not covers(folder, copy.folder)
+    )
     if apart:
         return None
     if same is not None and same.placements and all(copy.container_path(p.source) == p.path for p in same.placements):
@@ -278,41 +278,41 @@ def _checks(facts: Facts, plan: _Plan) -> Iterator[Check]:
 
 
 def _edits(document: Document, facts: Facts, plan: _Plan) -> tuple[tuple[Edit, ...], tuple[Change, ...]]:
-    lines = _copy_lines(facts, plan)
+    """`head` (the manifests, and a prefetch) in front of the install; the late COPYs behind it, or between the two."""
+    moved = [copy.instruction for copy in plan.late]
+    between = document.instructions[moved[0].index + 1 : plan.run.index]
+    in_place = not any(i.keyword in ("RUN", "COPY", "ADD") and i not in moved for i in between)
+    if plan.inputs.prefetch is not None:
+        in_place = len(moved) == plan.run.index - moved[0].index
+    lines = _copy_lines(facts, plan, facts.state(moved[0] if in_place else plan.run).workdir)
     changes = [Change(Aspect.COPIES, added=tuple(entry for _, entry in lines))]
     head = [line for line, _ in lines]
     if plan.inputs.prefetch is not None:
-        head.append(f"RUN {_flags(document, plan.run)}{_prefetch(facts, plan)}")
-        changes.append(Change(Aspect.COMMANDS, added=_prefetch_commands(facts, plan)))
-    return _placed_edits(document, facts, plan, head), tuple(changes)
+        command = _prefetch(facts, plan)
+        head.append(f"RUN {_flags(document, plan.run)}{command}")
+        changes.append(Change(Aspect.COMMANDS, added=commands_in(command)))
+    edits = _arrange(document, facts, plan, head, in_place=in_place)
+    return tuple(edits), tuple(changes)
 
 
-def _placed_edits(document: Document, facts: Facts, plan: _Plan, head: list[str]) -> tuple[Edit, ...]:
-    """`head` in front of the install, the late COPYs behind it (or, with a prefetch, between the two)."""
+def _arrange(document: Document, facts: Facts, plan: _Plan, head: list[str], *, in_place: bool) -> list[Edit]:
+    """`head` in the place of the first late COPY, or directly in front of the install; the late COPYs behind."""
     newline = document.source.newline
     moved = [copy.instruction for copy in plan.late]
-    steps = [
-        i
-        for i in document.instructions[moved[0].index + 1 : plan.run.index]
-        if i.keyword in ("RUN", "COPY", "ADD") and i not in moved
-    ]
-    if plan.inputs.prefetch is not None:
-        if not steps and len(moved) == plan.run.index - moved[0].index:
-            apart = newline if moved[0].lead is not None else ""
-            return (document.insert_before(moved[0], newline.join(head) + apart),)
-        before = document.insert_before(plan.run, newline.join(head))
-        return (*(document.delete(i) for i in moved), _with_moved(document, before, moved))
+    gone = [document.delete(i) for i in moved]
+    text = newline.join(head)
+    if plan.inputs.prefetch is not None:  # the command itself stays behind the sources
+        if in_place:
+            return [document.insert_before(moved[0], text + (newline if moved[0].lead is not None else ""))]
+        before = document.insert_before(plan.run, text)
+        blocks = "".join(document.block(i).lstrip("\r\n") + newline for i in moved)
+        return [*gone, Edit(before.span, before.text + blocks)]
     behind = _behind(document, facts, plan, moved)
     if not head:
-        return (*(document.delete(i) for i in moved), behind)
-    if not steps:
-        first = document.replace_with_lead(moved[0], newline.join(head))
-        return (first, *(document.delete(i) for i in moved[1:]), behind)
-    return (*(document.delete(i) for i in moved), document.insert_before(plan.run, newline.join(head)), behind)
-
-
-def _with_moved(document: Document, before: Edit, moved: list[Instruction]) -> Edit:
-    return Edit(before.span, before.text + "".join(document.block(i).lstrip("\r\n") + document.source.newline for i in moved))
+        return [*gone, behind]
+    if in_place:
+        return [document.replace_with_lead(moved[0], text), *gone[1:], behind]
+    return [*gone, document.insert_before(plan.run, text), behind]
 
 
 def _behind(document: Document, facts: Facts, plan: _Plan, moved: list[Instruction]) -> Edit:
@@ -345,9 +345,8 @@ def _prefetch_commands(facts: Facts, plan: _Plan) -> tuple[str, ...]:
     return tuple(_prefetch(facts, plan).split(" && "))
 
 
-def _copy_lines(facts: Facts, plan: _Plan) -> list[tuple[str, str]]:
+def _copy_lines(facts: Facts, plan: _Plan, workdir: str | None) -> list[tuple[str, str]]:
     """The COPY instructions for the manifests, and how the contract writes them: one a folder, in the order needed."""
-    workdir = facts.state(plan.run).workdir
     groups: dict[str, list[str]] = {}
     for source, path in plan.wanted:
         folder = path if facts.context.is_folder(source) else posixpath.dirname(path)
@@ -368,4 +367,3 @@ def _destination(folder: str, workdir: str | None) -> str:
     if workdir is not None and workdir != "/" and folder.startswith(prefix):
         return folder[len(prefix) :] + "/"
     return folder.rstrip("/") + "/"
-

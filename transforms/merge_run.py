@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class MergeRun:
     meta = Meta.of(__name__, phase=Phase.LAYERS, may_change=(), settles=("DL3059",))
 
-    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
+    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:  # noqa: ARG002
         done = -1
         for run in facts.shipped_runs():
             if run.index <= done:
@@ -68,7 +68,12 @@ def _saving(facts: Facts, runs: list[Instruction]) -> tuple[tuple[int, int], Tou
             for at, first in wrote:
                 if at < index and covers(second.path, first.path):
                     return (at, index), first, second
-        wrote += [(index, touched) for touched in written(commands) if not facts.is_mounted(run, touched.path)]
+        gone = deleted(commands)
+        wrote += [
+            (index, touched)
+            for touched in written(commands)
+            if not facts.is_mounted(run, touched.path) and not any(covers(g.path, touched.path) for g in gone)
+        ]
     return None
 
 

@@ -1,8 +1,8 @@
 """Install without recommended packages, and name those that are truly needed.
 
 Why: apt also installs what a package merely recommends: often more than the package itself, and more to patch.
-Refuses: packages that do not work without what they recommend (`python3-pip` builds with the compiler it recommends), lists that
-hold variables, and a policy that the image has already set.
+Refuses: packages that do not work without what they recommend (`python3-pip` builds with the compiler it recommends), and a
+policy that the image has already set.
 Source: Debian policy 7.2; hadolint DL3015; the table `apt_recommends.toml` was read off Debian's package lists.
 """
 
@@ -55,9 +55,7 @@ class SkipAptRecommends:
                 if install is not None and not install.skips_recommends and (install.packages or not install.is_complete):
                     yield from self._proposal(document, facts, run, install)
 
-    def _proposal(
-        self, document: Document, facts: Facts, run: Instruction, install: AptInstall
-    ) -> Iterator[Rewrite | Refusal]:
+    def _proposal(self, document: Document, facts: Facts, run: Instruction, install: AptInstall) -> Iterator[Rewrite | Refusal]:
         command = install.command
         here = facts.seen_command(run, command, "installs recommended packages too")
         if policy := _policy(document, run):
@@ -118,7 +116,10 @@ def _needed(facts: Facts, stage: Stage, run: Instruction, install: AptInstall) -
 
 def _checks(facts: Facts, stage: Stage, install: AptInstall, added: tuple[str, ...]) -> Iterator[Check]:
     base = facts.image(stage)
-    yield Check("the base is a Debian, whose recommendations are known", holds=(base is not None and base.distribution == "debian") or None)
+    yield Check(
+        "the base is a Debian, whose recommendations are known",
+        holds=(base is not None and base.distribution == "debian") or None,
+    )
     yield Check("the list of packages holds no variable", holds=install.is_complete or None)
     present = {*install.packages, *added, *_ADDED}
     for name in install.packages:

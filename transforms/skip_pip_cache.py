@@ -28,7 +28,7 @@ _FLAG = "--no-cache-dir"
 class SkipPipCache:
     meta = Meta.of(__name__, phase=Phase.LAYERS, may_change={Aspect.COMMANDS}, settles=("DL3042",))
 
-    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
+    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:  # noqa: ARG002
         for run in facts.shipped_runs():
             script = facts.script(run)
             if script is None or not facts.is_editable(run):

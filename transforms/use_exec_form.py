@@ -27,9 +27,18 @@ if TYPE_CHECKING:
 
 # Programs that only pass their arguments on: `tini -- program`.
 _INITS = frozenset({"tini", "dumb-init", "catatonit"})
-_BUILTINS = frozenset(". : [ alias bg break cd command continue eval exit export fg hash let local read return set shift source test times trap type ulimit umask unalias unset wait".split())
+_BUILTINS = frozenset(
+    """. : [ alias bg break cd command continue eval exit export fg hash let local read return set shift source test times trap
+    type ulimit umask unalias unset wait""".split()
+)
 # Console scripts that come with the package of the same name.
-_SCRIPTS = {"gunicorn": "gunicorn", "uvicorn": "uvicorn", "flask": "flask", "celery": "celery", "waitress-serve": "waitress"}
+_SCRIPTS = {
+    "gunicorn": "gunicorn",
+    "uvicorn": "uvicorn",
+    "flask": "flask",
+    "celery": "celery",
+    "waitress-serve": "waitress",
+}
 
 
 class UseExecForm:
@@ -55,7 +64,9 @@ class UseExecForm:
         decision = decide(Safety.SAFE, _checks(document, facts, instruction, words))
         here = facts.seen(instruction, "is a plain command: the shell would only start it")
         if decision.failed:
-            return Refusal(self, decision.failed.claim, (facts.seen(instruction, "is in shell form"), *decision.failed.evidence))
+            return Refusal(
+                self, decision.failed.claim, (facts.seen(instruction, "is in shell form"), *decision.failed.evidence)
+            )
         keyword = instruction.keyword
         return Rewrite(
             self,
@@ -63,9 +74,7 @@ class UseExecForm:
             safety=decision.safety,
             edits=(document.replace(instruction, f"{document.raw(instruction)[: len(keyword)]} {_array(words)}"),),
             evidence=(here, *decision.evidence),
-            changes=(
-                Change(Aspect[keyword], removed=(" ".join(instruction.value.split()),), added=(exec_entry(words),)),
-            ),
+            changes=(Change(Aspect[keyword], removed=(" ".join(instruction.value.split()),), added=(exec_entry(words),)),),
             unknown=decision.unknown,
         )
 
@@ -122,7 +131,11 @@ def _passes_on(facts: Facts, entrypoint: Instruction) -> Check:
         return Check("ENTRYPOINT starts what it is given", holds=True, evidence=seen)
     if words and re.search(r"\.sh$|entrypoint", words[0]):
         return Check("the entrypoint script does the same with other words", holds=None, evidence=seen)
-    return Check("ENTRYPOINT gets CMD's words as arguments: `/bin/sh -c ...` and the plain words differ", holds=False, evidence=seen)
+    return Check(
+        "ENTRYPOINT gets CMD's words as arguments: `/bin/sh -c ...` and the plain words differ",
+        holds=False,
+        evidence=seen,
+    )
 
 
 def _is_program(facts: Facts, instruction: Instruction, word: str) -> Check:

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 # Options that `npm ci` understands as `npm install` does.
 _SHARED = frozenset(
     """--omit --include --production --only --ignore-scripts --no-audit --audit --no-fund --fund --legacy-peer-deps
-    --strict-peer-deps --no-optional --prefer-offline --no-progress --progress --loglevel --silent --quiet --verbose --unsafe-perm
-    --install-strategy -q -s --force -f --no-bin-links --dev --registry --no-save --no-package-lock""".split()
-) - {"--no-package-lock"}
+    --strict-peer-deps --no-optional --prefer-offline --no-progress --progress --loglevel --silent --quiet --verbose -q -s
+    --unsafe-perm --install-strategy --force -f --no-bin-links --dev --registry --no-save""".split()
+)
 
 
 class UseNpmCi:
@@ -94,7 +94,11 @@ def _lock_is_there(facts: Facts, run: Instruction, placed: Placed, folder: str) 
         for name in names:
             source = posixpath.join(folder, name)
             if facts.context.is_file(source) and copy.brings(source) and copy.container_path(source) == placed.path(name):
-                return Check("the lock file is copied before the install", holds=True, evidence=(facts.seen(copy.instruction, "copies it"),))
+                return Check(
+                    "the lock file is copied before the install",
+                    holds=True,
+                    evidence=(facts.seen(copy.instruction, "copies it"),),
+                )
     return Check("the lock file is copied before the install", holds=False)
 
 
@@ -105,7 +109,12 @@ def _earlier_install(document: Document, facts: Facts, run: Instruction, placed:
         for other in facts.placed(earlier) or ():
             if earlier is run and other.command.span >= placed.command.span:
                 continue
-            installs = other.command.name in ("npm", "yarn", "pnpm") and subcommand(other.command) in ("install", "i", "ci", "add")
+            installs = other.command.name in ("npm", "yarn", "pnpm") and subcommand(other.command) in (
+                "install",
+                "i",
+                "ci",
+                "add",
+            )
             if installs and not any(arg in ("-g", "--global") for arg in other.command.args):
                 return earlier
     return None

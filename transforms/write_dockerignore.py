@@ -30,10 +30,23 @@ _JUNK = {
     "requirements.txt": ("**/__pycache__", "**/*.pyc", "**/.venv", "**/.pytest_cache"),
     "pyproject.toml": ("**/__pycache__", "**/*.pyc", "**/.venv", "**/.pytest_cache"),
     "Pipfile": ("**/__pycache__", "**/*.pyc", "**/.venv", "**/.pytest_cache"),
-    "": ("**/.DS_Store", "**/.idea"),
 }
-_VERSIONED = re.compile(r"setuptools.scm|hatch.vcs|versioneer|pbr|git.describe|git.rev.parse|buildvcs|dunamai|GitVersion|\bgit\b", re.IGNORECASE)
-_MANIFESTS = ("pyproject.toml", "setup.cfg", "setup.py", "package.json", "Makefile", "build.rs", "go.mod", ".goreleaser.yml")
+_ALWAYS = ("**/.DS_Store", "**/.idea")
+_DEPTH = 2
+_VERSIONED = re.compile(
+    r"setuptools.scm|hatch.vcs|versioneer|pbr|git.describe|git.rev.parse|buildvcs|dunamai|GitVersion|\bgit\b",
+    re.IGNORECASE,
+)
+_MANIFESTS = (
+    "pyproject.toml",
+    "setup.cfg",
+    "setup.py",
+    "package.json",
+    "Makefile",
+    "build.rs",
+    "go.mod",
+    ".goreleaser.yml",
+)
 
 
 class WriteDockerignore:
@@ -42,29 +55,32 @@ class WriteDockerignore:
     def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
         copies = [c for stage in facts.built for c in facts.copies(stage) if not facts.is_windows(stage)]
         broad = next((c for c in copies if any(p.is_folder and p.source == "" for p in c.placements or ())), None)
-        if broad is None or facts.context.root is None and not facts.context.files:
+        if broad is None or (facts.context.root is None and not facts.context.files):
             return
         if facts.context.ignore_path is not None:
-            if PATH in facts.context.files and not facts.context.is_on_disk(PATH):
-                yield from self._without_git(document, facts, broad)
+            if PATH in facts.context.files and not facts.context.is_on_disk(PATH):  # written by this run
+                yield from self._git(document, facts, broad, facts.context.files[PATH])
             return
-        patterns = tuple(p for p in _patterns(facts) if _is_harmless(document, facts, p, copies))
+        wanted = _patterns(facts)
+        if not wanted:
+            yield from self._git(document, facts, broad, "")
+            return
+        patterns = tuple(p for p in (*wanted, *_ALWAYS) if _is_harmless(document, facts, p, copies))
         here = facts.seen(broad.instruction, "copies the whole folder, and there is no .dockerignore")
-        if not patterns:
+        if not set(patterns) & set(wanted):
             yield Refusal(self, "everything that one would leave out is named by the Dockerfile or committed", (here,))
             return
         yield Rewrite(
             self,
-            summary=f"a .dockerignore keeps {', '.join(p.removeprefix('**/') for p in patterns)} out of the image and the cache",
+            summary=f"a .dockerignore keeps {', '.join(p.removeprefix('**/') for p in patterns)} out of the image",
             safety=Safety.SAFE,
             edits=(),
             evidence=(here,),
             files=(CompanionFile(PATH, "".join(f"{pattern}\n" for pattern in patterns)),),
         )
 
-    def _without_git(self, document: Document, facts: Facts, broad: Copy) -> Iterator[Rewrite | Refusal]:
-        """`.git` as well, in a .dockerignore that this run has written."""
-        text = facts.context.files[PATH]
+    def _git(self, document: Document, facts: Facts, broad: Copy, text: str) -> Iterator[Rewrite | Refusal]:
+        """`.git` as well, on top of the `text` that this run has written."""
         if ".git\n" in text or facts.context.kind(".git") is None:
             return
         here = facts.seen(broad.instruction, "copies .git, and every commit changes it")
@@ -85,10 +101,9 @@ class WriteDockerignore:
 
 def _patterns(facts: Facts) -> tuple[str, ...]:
     found: dict[str, None] = {}
-    for path in (*facts.context.walk(""), ""):
-        name = path.rpartition("/")[2]
-        if path.count("/") <= 2:
-            found |= dict.fromkeys(_JUNK.get(name, ()))
+    for path in facts.context.walk(""):
+        if path.count("/") <= _DEPTH:
+            found |= dict.fromkeys(_JUNK.get(path.rpartition("/")[2], ()))
     return tuple(found)
 
 
@@ -115,5 +130,9 @@ def _git_checks(document: Document, facts: Facts) -> Iterator[Check]:
         text = facts.context.read(path)
         if text is not None and (match := _VERSIONED.search(text)):
             line = text.count("\n", 0, match.start()) + 1
-            yield Check(f"{path} takes the version from git", holds=False, evidence=(facts.seen_in(path, "names it", line=line),))
+            yield Check(
+                f"{path} takes the version from git",
+                holds=False,
+                evidence=(facts.seen_in(path, "names it", line=line),),
+            )
     yield Check("neither the build nor the application reads .git", holds=None)

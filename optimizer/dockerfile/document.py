@@ -11,7 +11,7 @@ import io
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from dockerfile_parse import DockerfileParser
 
@@ -19,7 +19,17 @@ from optimizer.dockerfile.edit import Edit, Span
 from optimizer.dockerfile.pragmas import Pragma, pragmas_in
 from optimizer.dockerfile.scan import Directive, DockerfileError, Heredoc, LogicalLine, Scan, scan
 from optimizer.dockerfile.source import Source
-from optimizer.dockerfile.words import BLANKS, SPACE, Pair, arguments, flag_spans, is_json_array, json_strings, pairs, plain_words
+from optimizer.dockerfile.words import (
+    BLANKS,
+    SPACE,
+    Pair,
+    arguments,
+    flag_spans,
+    is_json_array,
+    json_strings,
+    pairs,
+    plain_words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,7 +37,8 @@ if TYPE_CHECKING:
     from optimizer.dockerfile.joined import Joined
 
 KEYWORDS = frozenset(
-    "ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL STOPSIGNAL USER VOLUME WORKDIR".split()
+    """ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL STOPSIGNAL USER VOLUME
+    WORKDIR""".split()
 )
 _NEED_NO_ARGUMENT = frozenset({"CMD", "ENTRYPOINT", "RUN"})
 _MAY_BE_JSON = frozenset({"ADD", "CMD", "COPY", "ENTRYPOINT", "RUN", "SHELL", "VOLUME"})
@@ -110,13 +121,13 @@ class Instruction:
             return tuple(self.value[pair.start : pair.end] for pair in self.pairs)
         if self.keyword == "HEALTHCHECK":
             return self._health_check
-        return (self.value,)
+        return (self.value,) if self.value else ()
 
     @property
     def _health_check(self) -> tuple[str, ...]:
         kind, *rest = BLANKS.split(self.value, maxsplit=1)
         command = rest[0] if rest else ""
-        return (kind, *(json_strings(command) or (command,)))
+        return (kind, *(json_strings(command) or ((command,) if command else ())))
 
     def flag(self, name: str) -> Flag | None:
         return next((flag for flag in self.flags if flag.name == name), None)
@@ -335,12 +346,12 @@ def _tokens(source: Source, cut: Scan) -> list[str]:
     """The keyword of each instruction, upper case, from dockerfile-parse."""
     masked = ["#\n"] * len(source.line_starts)
     for line in cut.lines:
+        word = _UNPRINTABLE.sub("?", BLANKS.split(line.joined.text.strip(SPACE), maxsplit=1)[0]).rstrip("\\`")
         for number in range(line.first, line.last + 1):
-            if number in line.inner_comments or number in line.inner_blanks:
-                continue
-            text = source.line(number).lstrip("\ufeff").rstrip().rstrip("`\\")
-            masked[number] = _UNPRINTABLE.sub(" ", text) + (" .\n" if number == line.last else " \\\n")
-    structure = DockerfileParser(fileobj=io.BytesIO("".join(masked).encode())).structure
+            if number not in line.inner_comments and number not in line.inner_blanks:
+                masked[number] = f"{word or '?'} ." + ("\n" if number == line.last else " \\\n")
+        masked[line.last] = f"{word or '?'} .\n"
+    structure = DockerfileParser(fileobj=cast("IO[str]", io.BytesIO("".join(masked).encode()))).structure  # it wants bytes
     found = [token for token in structure if token["instruction"] != "COMMENT"]
     if [(t["startline"], t["endline"]) for t in found] != [(line.first, line.last) for line in cut.lines]:
         raise AssertionError("dockerfile-parse and the line table disagree")  # a bug of ours: the mask is wrong

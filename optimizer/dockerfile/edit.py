@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class OverlappingEditsError(ValueError):
 def sorted_edits(edits: Iterable[Edit]) -> tuple[Edit, ...]:
     """Edits in text order. Raises OverlappingEditsError when two of them touch the same text."""
     ordered = tuple(sorted(edits, key=lambda e: e.span))
-    for left, right in zip(ordered, ordered[1:], strict=False):
+    for left, right in pairwise(ordered):
         if left.span.overlaps(right.span):
             raise OverlappingEditsError(f"edits overlap at {right.span.start}")
     return ordered

@@ -126,11 +126,9 @@ def _directives(source: Source) -> tuple[tuple[Directive, ...], str]:
     while (at := cursor.next()) is not None:
         index, _, text = at
         match = _DIRECTIVE.match(text.lstrip(SPACE))
-        if match is None:
+        name = match[1].lower() if match is not None else ""
+        if match is None or name not in DIRECTIVES:
             break
-        name = match[1].lower()
-        if name not in DIRECTIVES:
-            continue
         if name in found:
             raise DockerfileError(index + 1, 1, f'expected one "{name}" directive, found a second')
         found[name] = Directive(name, match[2], index)

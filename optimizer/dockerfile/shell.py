@@ -111,7 +111,15 @@ class Command:
     @property
     def is_unconditional(self) -> bool:
         """Whether it runs exactly once when the script succeeds, in the script's own order."""
-        return not self.guards & {"conditional", "loop", "function", "fallback", "substitution", "negated", "background"}
+        return not self.guards & {
+            "conditional",
+            "loop",
+            "function",
+            "fallback",
+            "substitution",
+            "negated",
+            "background",
+        }
 
     def __str__(self) -> str:
         head = list(self.assignments) + [word.raw for word in self.words]
@@ -145,9 +153,7 @@ class Script:
     @cached_property
     def expects_errexit(self) -> bool:
         """Whether `set -e` is in force somewhere in it."""
-        return any(
-            c.name == "set" and any(re.match(r"-[a-z]*e|errexit$", arg) for arg in c.args) for c in self.commands
-        )
+        return any(c.name == "set" and any(re.match(r"-[a-z]*e|errexit$", arg) for arg in c.args) for c in self.commands)
 
     def find(self, name: str, *subcommands: str) -> tuple[Command, ...]:
         """The commands that run `name`, with one of `subcommands` as its first argument that is no option."""

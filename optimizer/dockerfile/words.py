@@ -11,7 +11,9 @@ import re
 from dataclasses import dataclass
 
 # Go's unicode.IsSpace; Python's str.isspace() would add U+001C to U+001F.
-SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+SPACE = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+)
 BLANKS = re.compile(r"[\t\v\f\r ]+")
 _NOT_BLANKS = re.compile(r"[^\t\v\f\r ]+")
 

@@ -19,7 +19,22 @@ if TYPE_CHECKING:
     from optimizer.facts.facts import Facts
 
 STEPS = frozenset({"RUN", "COPY", "ADD", "WORKDIR"})
-_SOURCE_ENDINGS = (".py", ".js", ".mjs", ".cjs", ".ts", ".tsx", ".jsx", ".go", ".rb", ".php", ".rs", ".java", ".kt", ".cs")
+_SOURCE_ENDINGS = (
+    ".py",
+    ".js",
+    ".mjs",
+    ".cjs",
+    ".ts",
+    ".tsx",
+    ".jsx",
+    ".go",
+    ".rb",
+    ".php",
+    ".rs",
+    ".java",
+    ".kt",
+    ".cs",
+)
 _MAIN_NAMES = ("main", "app", "server", "index", "manage", "wsgi", "cli")
 
 
@@ -75,7 +90,7 @@ class CacheModel:
             origin = self._facts.document.stage_named(options["from"])
             return origin is not None and origin.index in dirty_stages
         source = clean(options.get("source", options.get("src", "")))
-        return source == "" or file == source or file.startswith(source + "/")
+        return source in ("", file) or file.startswith(source + "/")
 
     def entry_file(self) -> str | None:
         """The source file that a developer would edit: what the image starts, else a main file, else any source file."""
@@ -122,4 +137,4 @@ def _mainness(file: str) -> tuple[int, int, int, str]:
 def _may_bring(source: str, file: str) -> bool:
     """Whether a source of a copy that is only partly understood may name `file`."""
     path = clean(source)
-    return "$" in source or path == "" or file == path or file.startswith(path + "/")
+    return "$" in source or path in ("", file) or file.startswith(path + "/")

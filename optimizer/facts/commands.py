@@ -18,8 +18,24 @@ if TYPE_CHECKING:
 
 APT = frozenset({"apt-get", "apt", "aptitude"})
 APT_LISTS = "/var/lib/apt/lists"
+# Folders that many things lie in: what is deleted there need not be what was unpacked there.
+_SHARED_FOLDERS = frozenset(
+    "/ /usr /usr/local /usr/local/bin /usr/bin /usr/lib /usr/share /opt /srv /tmp /var /var/tmp /etc /root /home".split()
+)
 # Options of apt-get that take a value as the next word.
-_APT_VALUED = frozenset({"-o", "--option", "-c", "--config-file", "-t", "--target-release", "--default-release", "-a", "--host-architecture"})
+_APT_VALUED = frozenset(
+    {
+        "-o",
+        "--option",
+        "-c",
+        "--config-file",
+        "-t",
+        "--target-release",
+        "--default-release",
+        "-a",
+        "--host-architecture",
+    }
+)
 # Programs that read nothing of the application: where they run does not depend on the sources.
 _NO_SOURCES = frozenset(
     """apt-get apt apk dnf yum microdnf zypper apt-key add-apt-repository dpkg-reconfigure locale-gen update-locale
@@ -143,7 +159,8 @@ def covers(pattern: str, path: str) -> bool:
         return pattern == path
     for one in expand_braces(pattern):
         stem = one.split("*")[0] if "*" in one else one
-        inside = path == one or path.startswith(one.rstrip("/") + "/") or one.startswith(path.rstrip("/") + "/")
+        within = one.startswith(path.rstrip("/") + "/") and path not in _SHARED_FOLDERS
+        inside = path == one or path.startswith(one.rstrip("/") + "/") or within
         if inside or ("*" in one and path.startswith(stem) and len(stem) > 1):
             return True
     return False
@@ -217,7 +234,7 @@ def _deleted(p: Placed) -> Iterator[str | None]:
         yield "cache:npm"
     elif words == ("yarn", "cache"):
         yield "cache:yarn"
-    elif words == ("pip", "cache") or words == ("pip3", "cache"):
+    elif words in (("pip", "cache"), ("pip3", "cache")):
         yield "cache:pip"
     elif command.name in ("dnf", "yum", "microdnf") and words[1] == "clean":
         yield "cache:dnf"
@@ -262,6 +279,8 @@ def _option(args: tuple[str, ...], short: str, *long: str) -> str | None:
             return following
         if arg.startswith(short) and not arg.startswith("--"):
             return arg[2:]
+        if attached := re.fullmatch(rf"-[a-zA-Z]*{short[1]}([-/.~].*)", arg):
+            return attached[1]
     return None
 
 
@@ -281,9 +300,10 @@ def reads_no_sources(p: Placed, folders: tuple[str, ...]) -> bool:
         return False
     if any(word.text is None and command.name != "echo" for word in command.words):
         return False
-    if command.name not in _NO_SOURCES and not _installs_by_name(command):
+    by_name = _installs_by_name(command)
+    if command.name not in _NO_SOURCES and not by_name:
         return False
-    paths = [p.path(arg.rpartition("=")[2]) for arg in command.args if "/" in arg and "://" not in arg]
+    paths = [p.path(arg.rpartition("=")[2]) for arg in command.args if "/" in arg and "://" not in arg and not by_name]
     paths += [p.path(r.target) for r in command.redirects if r.target is not None and not r.target.startswith("&")]
     if command.name == "mkdir":
         return True
@@ -301,7 +321,10 @@ def _installs_by_name(command: Command) -> bool:
         return args[:2] in (("-m", "venv"), ("-m", "ensurepip"))
     if command.name in ("npm", "pnpm", "yarn"):
         named = [n for n in plain[1:] if n != "add"]
-        is_global = any(arg in ("-g", "--global", "--location=global") for arg in args) or plain[:2] == ["global", "add"]
+        is_global = any(arg in ("-g", "--global", "--location=global") for arg in args) or plain[:2] == [
+            "global",
+            "add",
+        ]
         return is_global and bool(named) and not any(_is_path(n.partition("@")[0] or n[1:]) for n in named)
     if command.name == "npm":
         return plain[:2] == ["config", "set"]

@@ -11,13 +11,13 @@ import posixpath
 import stat
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimizer.dockerfile.patterns import Pattern, clean, has_wildcard, ignoring, matches, read_ignore_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 MAX_BYTES = 8 << 20
 MAX_FILES = 50_000

@@ -68,11 +68,11 @@ class Copy:
 
 def copies(facts: Facts, stage: Stage) -> tuple[Copy, ...]:
     """The COPY and ADD instructions of `stage` that read the build context, in order."""
-    found = []
-    for instruction in stage.body:
-        if instruction.keyword in ("COPY", "ADD") and instruction.flag("from") is None and len(instruction.words) >= 2:
-            found.append(_copy(facts, instruction))
-    return tuple(found)
+    return tuple(
+        _copy(facts, instruction)
+        for instruction in stage.body
+        if instruction.keyword in ("COPY", "ADD") and instruction.flag("from") is None and len(instruction.words) >= 2
+    )
 
 
 def _copy(facts: Facts, instruction: Instruction) -> Copy:
@@ -92,7 +92,7 @@ def _placements(facts: Facts, sources: list[str], destination: str, folder: str)
     """Where each source lands: a folder's contents go into the destination, a file goes into it or becomes it."""
     found: list[Placement] = []
     matched = [(source, path) for source in sources for path in facts.context.glob(source)]
-    into = destination.endswith("/") or destination in (".", "..") or destination.endswith(("/.", "/..")) or len(matched) > 1
+    into = destination in (".", "..") or destination.endswith(("/", "/.", "/..")) or len(matched) > 1
     for source in sources:
         paths = facts.context.glob(source)
         if not paths and not has_wildcard(source):

@@ -160,7 +160,10 @@ class Facts:
         pieces = [(run.argument.offset(i), char) for i, char in enumerate(run.value)]
         for heredoc in run.heredocs:
             end = source.line_end(source.line_index(heredoc.body.end))
-            pieces += [(heredoc.body.start - 1, "\n"), (heredoc.body.start, source.text[heredoc.body.start : end].rstrip("\r\n"))]
+            pieces += [
+                (heredoc.body.start - 1, "\n"),
+                (heredoc.body.start, source.text[heredoc.body.start : end].rstrip("\r\n")),
+            ]
         return Joined.of(pieces)
 
     def placed(self, run: Instruction) -> tuple[known.Placed, ...] | None:

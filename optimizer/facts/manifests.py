@@ -9,24 +9,35 @@ import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from optimizer.dockerfile.patterns import clean
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from optimizer.facts.commands import Placed
+    from optimizer.facts.context import BuildContext
     from optimizer.facts.facts import Facts
     from optimizer.rewrite import Check, Evidence
 
 
 @dataclass(frozen=True, slots=True)
+class ManifestFile:
+    """A file (or a folder with all in it) of the context that an install reads, and the container path it reads it at."""
+
+    source: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
-    """An install that does with `files` (paths below the context; a folder stands for all in it).
+    """An install that does with `files`.
 
     Where the command itself needs the sources too, `prefetch` is a command that downloads the same dependencies without
     them, `done_by` recognises a command that has done so before, and `folder` is the container folder to run it in.
     """
 
     what: str
-    files: tuple[str, ...]
+    files: tuple[ManifestFile, ...]
     evidence: tuple[Evidence, ...]
     checks: tuple[Check, ...] = ()
     prefetch: str | None = None
@@ -55,15 +66,13 @@ class Application:
         found = self._locate(container_path) if container_path is not None else None
         return found if found is not None and self.context.kind(found) is not None else None
 
-    def folder(self, placed: Placed) -> str | None:
-        """The folder of the context that a command runs in, if it runs in one."""
-        found = self.source(placed.cwd)
-        return found if found is not None and self.context.is_folder(found) else None
-
-    def present(self, folder: str, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of `names` below `folder` that the builder gets."""
-        paths = (posixpath.join(folder, name) for name in names)
-        return tuple(path for path in paths if self.context.kind(path) is not None)
+    def project(self, placed: Placed, manifest: str) -> Project | None:
+        """The project whose `manifest` lies where a command runs, or None where no copy brings one."""
+        path = placed.path(manifest)
+        source = self.source(path)
+        if path is None or source is None or not self.context.is_file(source):
+            return None
+        return Project(self.context, posixpath.dirname(source), posixpath.dirname(path))
 
     def line(self, path: str, word: str, claim: str) -> Evidence:
         """The first line of a file of the context that holds `word`."""
@@ -71,6 +80,34 @@ class Application:
             if word in text:
                 return self.facts.seen_in(path, claim, line=number, excerpt=text.strip()[:120])
         return self.facts.seen_in(path, claim)
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A folder of the context with a manifest, and the container folder that it is copied to."""
+
+    context: BuildContext
+    folder: str
+    container: str
+
+    def source(self, name: str) -> str:
+        """The path below the context of `name` in the project."""
+        return clean(posixpath.join(self.folder, name))
+
+    def has(self, name: str) -> bool:
+        """Whether the builder gets a file or folder of that name."""
+        return self.context.kind(self.source(name)) is not None
+
+    def read(self, name: str) -> str | None:
+        return self.context.read(self.source(name))
+
+    def files(self, *names: str) -> tuple[ManifestFile, ...]:
+        """Those of `names` that are there."""
+        return tuple(
+            ManifestFile(self.source(name), posixpath.normpath(posixpath.join(self.container, name)))
+            for name in names
+            if self.has(name)
+        )
 
 
 def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSources | None:

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from optimizer.facts.commands import Placed
     from optimizer.facts.context import BuildContext
-    from optimizer.facts.manifests import Application
-    from optimizer.rewrite import Evidence
+    from optimizer.facts.manifests import Application, Project
 
 _INSTALLS = {
     "npm": frozenset({"ci", "install", "i", "clean-install", "install-clean"}),
@@ -31,10 +30,18 @@ _FILES = {
     "pnpm": ("pnpm-lock.yaml", "pnpm-workspace.yaml", ".npmrc", ".pnpmfile.cjs"),
     "bun": ("bun.lock", "bun.lockb", "bunfig.toml", ".npmrc"),
 }
-_DEPENDENCIES = ("dependencies", "devDependencies", "optionalDependencies", "peerDependencies", "overrides", "resolutions")
+_DEPENDENCIES = (
+    "dependencies",
+    "devDependencies",
+    "optionalDependencies",
+    "peerDependencies",
+    "overrides",
+    "resolutions",
+)
 _LIFECYCLE = ("preinstall", "install", "postinstall", "prepublish", "preprepare", "prepare", "postprepare")
 _LOCAL_SPEC = re.compile(r"^(file:|link:|portal:|\.{1,2}/|~/|/)")
 # Programs in lifecycle scripts that read no source file (husky and its like look for .git and go on without it).
+_PRISMA = ("prisma", "prisma.config.ts", "prisma.config.js", "schema.prisma")
 _HARMLESS = frozenset({"husky", "echo", "true", "exit", "is-ci", "is-ci-cli", "lefthook", "simple-git-hooks", ":", "pinst"})
 _VALUED = frozenset({"--prefix", "--registry", "--cache", "--userconfig", "-C", "--cwd", "--filter", "-F", "--dir"})
 
@@ -50,13 +57,14 @@ def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSo
         return NeedsSources(f"`{placed.command}` changes package.json, which the sources would then overwrite")
     if any(arg.partition("=")[0] in _VALUED for arg in args):
         return NeedsSources(f"`{placed.command}` works on a folder or a registry that its options name")
-    folder = application.folder(placed)
-    package = read_package(application.context, folder) if folder is not None else None
-    if folder is None or package is None:
-        return NeedsSources(f"{tool} {verb or 'install'} runs where no readable package.json of the build context is")
-    if application.context.kind(posixpath.join(folder, "node_modules")) is not None:
+    project = application.project(placed, "package.json")
+    package = _json(project.read("package.json")) if project is not None else None
+    if project is None or package is None:
+        return NeedsSources(f"`{placed.command}` runs where no readable package.json of the build context is")
+    if project.has("node_modules"):
         return NeedsSources("node_modules of the build context would overwrite what the install makes")
-    return _project(application, tool, folder, package, ignores_scripts="--ignore-scripts" in args)
+    what = " ".join(word for word in (tool, verb) if word)
+    return _inputs(application, project, package, tool, what, ignores_scripts="--ignore-scripts" in args)
 
 
 def read_package(context: BuildContext, folder: str) -> dict[str, Any] | None:
@@ -83,61 +91,72 @@ def is_berry(context: BuildContext, folder: str = "") -> bool:
     )
 
 
-def _project(
-    application: Application, tool: str, folder: str, package: dict[str, Any], *, ignores_scripts: bool
+def _inputs(
+    application: Application, project: Project, package: dict[str, Any], tool: str, what: str, *, ignores_scripts: bool
 ) -> Inputs | NeedsSources:
-    members = _members(application, tool, folder, package)
+    members = _members(tool, project, package)
     if isinstance(members, NeedsSources):
         return members
-    manifest = posixpath.join(folder, "package.json")
-    files = [manifest, *application.present(folder, _FILES[tool])]
-    seen: list[Evidence] = [application.facts.seen_in(manifest, "names the packages, and none in a folder of the sources")]
-    for where in (folder, *members):
-        found = _package_inputs(application, where, ignores_scripts=ignores_scripts, is_member=where != folder)
+    manifest = project.source("package.json")
+    if project.has(".yarn/cache"):
+        return NeedsSources(".yarn/cache holds the packages themselves")
+    files = [*project.files("package.json", *_FILES[tool])]
+    seen = [application.facts.seen_in(manifest, "names the packages, and none in a folder of the sources")]
+    for member in ("", *members):
+        found = _package_files(application, project, member, ignores_scripts=ignores_scripts)
         if isinstance(found, NeedsSources):
             return found
-        files += found
-    if application.present(folder, (".yarn/cache",)):
-        return NeedsSources(".yarn/cache holds the packages themselves")
+        files += project.files(*found)
     if members:
         seen.append(application.line(manifest, "workspaces", f"has {len(members)} workspaces"))
-    return Inputs(f"{tool} install", tuple(dict.fromkeys(files)), tuple(seen))
+    return Inputs(what, tuple(dict.fromkeys(files)), tuple(seen))
 
 
-def _package_inputs(
-    application: Application, folder: str, *, ignores_scripts: bool, is_member: bool
+def _package_files(
+    application: Application, project: Project, member: str, *, ignores_scripts: bool
 ) -> list[str] | NeedsSources:
-    """The files that an install reads for one package.json: itself, patches, a Prisma schema."""
-    context = application.context
-    path = posixpath.join(folder, "package.json")
-    package = read_package(context, folder)
+    """What an install reads for one package.json, as names in the project: itself, patches, a Prisma schema."""
+    name = posixpath.join(member, "package.json")
+    path = project.source(name)
+    package = _json(project.read(name))
     if package is None:
         return NeedsSources(f"{path} cannot be read")
     for table in _DEPENDENCIES:
-        for name, spec in _specs(package.get(table)):
+        for dependency, spec in _specs(package.get(table)):
             if _LOCAL_SPEC.match(spec):
-                seen = application.line(path, f'"{name}"', "is a folder or a file of the sources")
-                return NeedsSources(f"{name} is installed from the sources ({spec})", (seen,))
-    if is_member and package.get("bin"):
+                seen = application.line(path, f'"{dependency}"', "is a folder or a file of the sources")
+                return NeedsSources(f"{dependency} is installed from the sources ({spec})", (seen,))
+    if member and package.get("bin"):
         seen = application.line(path, '"bin"', "is linked at install, if it is there")
         return NeedsSources("a workspace brings a program of its own, which npm links when its file is there", (seen,))
-    files = [path]
-    if application.present(folder, ("binding.gyp",)) and not ignores_scripts:
+    if project.has(posixpath.join(member, "binding.gyp")) and not ignores_scripts:
         return NeedsSources("a binding.gyp makes the install compile the sources")
-    scripts = package.get("scripts") if not ignores_scripts else None
+    files = [name]
+    if not ignores_scripts:
+        read = _lifecycle(application, path, member, package)
+        if isinstance(read, NeedsSources):
+            return read
+        files += read
+    if any(d in ("@prisma/client", "prisma") for table in _DEPENDENCIES for d, _ in _specs(package.get(table))):
+        files += (posixpath.join(member, n) for n in _PRISMA)
+    pnpm = package.get("pnpm")
+    patched = pnpm.get("patchedDependencies") if isinstance(pnpm, dict) else None
+    return [*files, *(posixpath.join(member, str(p)) for p in (patched or {}).values())]
+
+
+def _lifecycle(application: Application, path: str, member: str, package: dict[str, Any]) -> list[str] | NeedsSources:
+    """What the scripts that run at install read, as names in the project."""
+    scripts = package.get("scripts")
+    files: list[str] = []
     for name in _LIFECYCLE:
-        script = (scripts or {}).get(name) if isinstance(scripts, dict) else None
+        script = scripts.get(name) if isinstance(scripts, dict) else None
         if not isinstance(script, str):
             continue
-        read = _lifecycle_files(application, folder, script)
+        read = _script_files(script)
         if read is None:
             seen = application.line(path, f'"{name}"', "runs at install")
             return NeedsSources(f'the install runs "{script}" ({name}), which may read any source file', (seen,))
-        files += read
-    if any(name in ("@prisma/client", "prisma") for table in _DEPENDENCIES for name, _ in _specs(package.get(table))):
-        files += _prisma(application, folder)
-    patched = (package.get("pnpm") or {}).get("patchedDependencies", {}) if isinstance(package.get("pnpm"), dict) else {}
-    files += application.present(folder, tuple(str(p) for p in patched.values()))
+        files += (posixpath.join(member, n) for n in read)
     return files
 
 
@@ -151,7 +170,7 @@ def _specs(table: object) -> Iterator[tuple[str, str]]:
                 yield from _specs(spec)
 
 
-def _lifecycle_files(application: Application, folder: str, text: str) -> list[str] | None:
+def _script_files(text: str) -> list[str] | None:
     """The files that a lifecycle script reads, or None where that cannot be told."""
     script = read_script(text)
     if script is None:
@@ -166,37 +185,29 @@ def _lifecycle_files(application: Application, folder: str, text: str) -> list[s
         if words[0] in _HARMLESS:
             continue
         if words[0] == "patch-package":
-            files += application.present(folder, ("patches",))
-        elif words[:2] == ["prisma", "generate"] and len(words) == 2:
-            files += _prisma(application, folder)
+            files.append("patches")
+        elif words == ["prisma", "generate"]:
+            files += _PRISMA
         else:
             return None
     return files
 
 
-def _prisma(application: Application, folder: str) -> list[str]:
-    return list(application.present(folder, ("prisma", "prisma.config.ts", "prisma.config.js", "schema.prisma")))
-
-
 # -------------------------------------------------------------------- workspaces
 
 
-def _members(
-    application: Application, tool: str, folder: str, package: dict[str, Any]
-) -> tuple[str, ...] | NeedsSources:
-    """The folders of a project's workspaces."""
-    globs = package.get("workspaces", [])
+def _members(tool: str, project: Project, package: dict[str, Any]) -> tuple[str, ...] | NeedsSources:
+    """The folders of a project's workspaces, below the project."""
+    globs = _pnpm_globs(project) if tool == "pnpm" else package.get("workspaces", [])
     if isinstance(globs, dict):
         globs = globs.get("packages", [])
-    if tool == "pnpm":
-        globs = _pnpm_globs(application.context, folder)
     if not isinstance(globs, list) or not all(isinstance(glob, str) for glob in globs):
         return NeedsSources("the workspaces of this project cannot be read")
-    return tuple(_expanded(application.context, folder, globs))
+    return tuple(_expanded(project, globs)) if globs else ()
 
 
-def _pnpm_globs(context: BuildContext, folder: str) -> object:
-    text = context.read(posixpath.join(folder, "pnpm-workspace.yaml"))
+def _pnpm_globs(project: Project) -> object:
+    text = project.read("pnpm-workspace.yaml")
     if text is None:
         return []
     import yaml
@@ -208,19 +219,18 @@ def _pnpm_globs(context: BuildContext, folder: str) -> object:
     return found.get("packages", []) if isinstance(found, dict) else None
 
 
-def _expanded(context: BuildContext, folder: str, globs: list[str]) -> Iterator[str]:
-    manifests = [path for path in context.walk(folder) if posixpath.basename(path) == "package.json"]
-    for path in manifests:
-        where = posixpath.dirname(path)
-        inside = posixpath.relpath(where, folder) if folder else where
-        if inside in ("", ".") or "node_modules" in inside.split("/"):
+def _expanded(project: Project, globs: list[str]) -> Iterator[str]:
+    for path in project.context.walk(project.folder):
+        folder, name = posixpath.split(path)
+        member = posixpath.relpath(folder, project.folder or ".") if folder != project.folder else ""
+        if name != "package.json" or not member or "node_modules" in member.split("/"):
             continue
         chosen = False
         for glob in globs:
-            if matches(glob.lstrip("!").rstrip("/"), inside):
+            if matches(glob.lstrip("!").rstrip("/"), member):
                 chosen = not glob.startswith("!")
         if chosen:
-            yield where
+            yield member
 
 
 # -------------------------------------------------------------------- lock files

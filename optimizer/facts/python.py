@@ -7,17 +7,22 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from optimizer.facts.manifests import Inputs, NeedsSources
+from optimizer.facts.manifests import Inputs, ManifestFile, NeedsSources
 from optimizer.rewrite import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from optimizer.facts.commands import Placed
-    from optimizer.facts.manifests import Application
+    from optimizer.facts.manifests import Application, Project
     from optimizer.rewrite import Evidence
 
-_FILE_OPTIONS = {"-r": "requirements", "--requirement": "requirements", "-c": "constraints", "--constraint": "constraints"}
+_FILE_OPTIONS = {
+    "-r": "requirements",
+    "--requirement": "requirements",
+    "-c": "constraints",
+    "--constraint": "constraints",
+}
 _SOURCE_OPTIONS = ("-e", "--editable", "-f", "--find-links")
 # Options of pip that take the next word as their value.
 _VALUED = frozenset(
@@ -32,7 +37,12 @@ _MAX_DEPTH = 12
 def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSources | None:
     """What a pip, uv, Poetry or Pipenv install reads, or None for another command."""
     name, args = placed.command.name or "", placed.command.args
-    if re.fullmatch(r"python[\d.]*", name) and args[:2] in (("-m", "pip"), ("-m", "poetry"), ("-m", "pipenv"), ("-m", "uv")):
+    if re.fullmatch(r"python[\d.]*", name) and args[:2] in (
+        ("-m", "pip"),
+        ("-m", "poetry"),
+        ("-m", "pipenv"),
+        ("-m", "uv"),
+    ):
         name, args = args[1], args[2:]
     plain = [arg for arg in args if not arg.startswith("-")]
     verb = plain[0] if plain else ""
@@ -53,7 +63,7 @@ def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSo
 
 
 def _pip(application: Application, placed: Placed, args: tuple[str, ...]) -> Inputs | NeedsSources | None:
-    files: dict[str, None] = {}
+    files: dict[str, ManifestFile] = {}
     here: list[Evidence] = []
     waiting = list(args)
     while waiting:
@@ -73,11 +83,11 @@ def _pip(application: Application, placed: Placed, args: tuple[str, ...]) -> Inp
             return NeedsSources(f"`pip install {arg}` builds the sources: before them it would install an empty package")
     if not files:
         return None
-    return Inputs("pip install", tuple(files), tuple(here))
+    return Inputs("pip install", tuple(files.values()), tuple(here))
 
 
 def _requirements(
-    application: Application, container_path: str | None, shown: str, files: dict[str, None], depth: int = 0
+    application: Application, container_path: str | None, shown: str, files: dict[str, ManifestFile], depth: int = 0
 ) -> list[Evidence] | NeedsSources:
     """Read a requirements file and those that it names into `files`."""
     path = application.source(container_path)
@@ -86,7 +96,7 @@ def _requirements(
         return NeedsSources(f"{shown} is not in the build context, or is a link")
     if path in files or depth > _MAX_DEPTH:
         return []
-    files[path] = None
+    files[path] = ManifestFile(path, container_path)
     found: list[Evidence] = []
     for number, line in _lines(text):
         option, rest = _split_option(line)
@@ -97,9 +107,7 @@ def _requirements(
             if isinstance(nested, NeedsSources):
                 return NeedsSources(nested.reason, (seen, *nested.evidence))
             found += nested
-        elif option in _SOURCE_OPTIONS and "://" not in rest:
-            return NeedsSources(f"{path} installs from the sources: {line}", (seen,))
-        elif not option.startswith("-") and _LOCAL.search(line):
+        elif (option in _SOURCE_OPTIONS and "://" not in rest) or (not option.startswith("-") and _LOCAL.search(line)):
             return NeedsSources(f"{path} installs from the sources: {line}", (seen,))
     names = application.facts.seen_in(path, "names packages, and no path of the sources")
     return [names, *found]
@@ -130,76 +138,79 @@ def _split_option(line: str) -> tuple[str, str]:
 # -------------------------------------------------------------------- pyproject.toml
 
 
-def _pyproject(application: Application, folder: str) -> dict[str, Any] | None:
-    text = application.context.read(posixpath.join(folder, "pyproject.toml"))
+def _project_table(application: Application, placed: Placed, what: str) -> tuple[Project, dict[str, Any]] | NeedsSources:
+    """The project that a command works on, and its pyproject.toml."""
+    project = application.project(placed, "pyproject.toml")
     try:
-        return None if text is None else tomllib.loads(text)
+        table = tomllib.loads(project.read("pyproject.toml") or "") if project is not None else {}
     except tomllib.TOMLDecodeError:
-        return None  # unreadable: the caller says so
-
-
-def _project_inputs(
-    application: Application, placed: Placed, what: str, extra: tuple[str, ...]
-) -> tuple[tuple[str, ...], dict[str, Any], Evidence] | NeedsSources:
-    """The manifests of a project in the folder of the command, its pyproject.toml, and the evidence for it."""
-    folder = application.folder(placed)
-    table = _pyproject(application, folder) if folder is not None else None
-    if folder is None or table is None:
-        return NeedsSources(f"{what} runs where no readable pyproject.toml of the build context is")
-    path = posixpath.join(folder, "pyproject.toml")
-    if application.context.kind(posixpath.join(folder, ".venv")) is not None:
+        table = {}
+    if project is None or not table:
+        return NeedsSources(f"`{what}` runs where no readable pyproject.toml of the build context is")
+    if project.has(".venv"):
         return NeedsSources(".venv of the build context would overwrite the one that the install makes")
-    return application.present(folder, ("pyproject.toml", *extra)), table, application.facts.seen_in(path, "names the dependencies")
+    return project, table
 
 
 def _poetry(application: Application, placed: Placed, args: tuple[str, ...]) -> Inputs | NeedsSources:
-    found = _project_inputs(application, placed, "poetry install", ("poetry.lock", "poetry.toml"))
+    found = _project_table(application, placed, "poetry install")
     if isinstance(found, NeedsSources):
         return found
-    files, table, seen = found
+    project, table = found
+    seen = application.facts.seen_in(project.source("pyproject.toml"), "names the dependencies")
     settings = table.get("tool", {}).get("poetry", {})
     if _has_path(settings) or "file:" in str(table.get("project", {}).get("dependencies", "")):
         return NeedsSources("pyproject.toml has a dependency in a folder of the sources", (seen,))
+    files = project.files("pyproject.toml", "poetry.lock", "poetry.toml")
     if "--no-root" in args or settings.get("package-mode") is False:
         return Inputs("poetry install", files, (seen,))
-    unsure = Check("`poetry install --no-root` does without every source file", holds=None)
-    command = f"{placed.command} --no-root"
-    return Inputs(
-        "poetry install", files, (seen,), (unsure,), prefetch=command, done_by=_runs("poetry", "--no-root"), folder=placed.cwd
-    )
+    return _prefetched("poetry install", "--no-root", files, seen, placed)
 
 
 def _uv(application: Application, placed: Placed, args: tuple[str, ...]) -> Inputs | NeedsSources:
-    found = _project_inputs(application, placed, "uv sync", ("uv.lock", "uv.toml", ".python-version"))
+    found = _project_table(application, placed, "uv sync")
     if isinstance(found, NeedsSources):
         return found
-    files, table, seen = found
+    project, table = found
+    seen = application.facts.seen_in(project.source("pyproject.toml"), "names the dependencies")
     settings = table.get("tool", {}).get("uv", {})
     if _has_path(settings.get("sources", {})) or "workspace" in settings:
         return NeedsSources("pyproject.toml has a dependency or a member in a folder of the sources", (seen,))
-    if not any(file.endswith("uv.lock") for file in files):
+    if not project.has("uv.lock"):
         return NeedsSources("without uv.lock, uv reads the project itself to resolve it", (seen,))
+    files = project.files("pyproject.toml", "uv.lock", "uv.toml", ".python-version")
     if "--no-install-project" in args or ("build-system" not in table and settings.get("package") is not True):
         return Inputs("uv sync", files, (seen,))
     if table.get("project", {}).get("dynamic") and "--frozen" not in args:
         return NeedsSources("pyproject.toml has dynamic fields, which the sources decide", (seen,))
-    unsure = Check("`uv sync --no-install-project` does without every source file", holds=None)
-    command = f"{placed.command} --no-install-project"
+    return _prefetched("uv sync", "--no-install-project", files, seen, placed)
+
+
+def _prefetched(what: str, flag: str, files: tuple[ManifestFile, ...], seen: Evidence, placed: Placed) -> Inputs:
+    """An install that goes on to install the project itself: with `flag`, the dependencies come first."""
+    program = placed.command.name
+    unsure = Check(f"`{what} {flag}` does without every source file", holds=None)
     return Inputs(
-        "uv sync", files, (seen,), (unsure,), prefetch=command, done_by=_runs("uv", "--no-install-project"), folder=placed.cwd
+        f"{what} {flag}",
+        files,
+        (seen,),
+        (unsure,),
+        prefetch=f"{placed.command} {flag}",
+        done_by=lambda other: other.command.name == program and flag in other.command.args,
+        folder=placed.cwd,
     )
 
 
 def _pipenv(application: Application, placed: Placed) -> Inputs | NeedsSources:
-    folder = application.folder(placed)
-    text = application.context.read(posixpath.join(folder, "Pipfile")) if folder is not None else None
-    if folder is None or text is None:
+    project = application.project(placed, "Pipfile")
+    text = project.read("Pipfile") if project is not None else None
+    if project is None or text is None:
         return NeedsSources("pipenv runs where no readable Pipfile of the build context is")
-    path = posixpath.join(folder, "Pipfile")
+    path = project.source("Pipfile")
     if re.search(r"\b(path|file|editable)\s*=", text):
         return NeedsSources("Pipfile has a dependency in a folder of the sources", (application.line(path, "=", "names it"),))
     seen = application.facts.seen_in(path, "names packages, and no path of the sources")
-    return Inputs("pipenv install", application.present(folder, ("Pipfile", "Pipfile.lock")), (seen,))
+    return Inputs("pipenv install", project.files("Pipfile", "Pipfile.lock"), (seen,))
 
 
 def _has_path(value: object) -> bool:
@@ -207,7 +218,3 @@ def _has_path(value: object) -> bool:
     if isinstance(value, dict):
         return any((key == "path" and isinstance(item, str)) or _has_path(item) for key, item in value.items())
     return isinstance(value, list) and any(_has_path(item) for item in value)
-
-
-def _runs(program: str, flag: str) -> Any:
-    return lambda placed: placed.command.name == program and flag in placed.command.args

@@ -25,7 +25,10 @@ def render(result: FileResult, *, verbose: bool = False, written: bool = False) 
     outcome = result.outcome
     if outcome is None:
         return ""
-    lines = [*(f"{result.path}: error: {error}" for error in outcome.errors), *_review(result.path, outcome, verbose=verbose)]
+    lines = [
+        *(f"{result.path}: error: {error}" for error in outcome.errors),
+        *_review(result.path, outcome, verbose=verbose),
+    ]
     if outcome.is_changed and not written:
         lines += ["", f"Write it: dockeropt fix -w {result.path}"]
     return "\n".join(lines) + "\n"
