@@ -14,7 +14,7 @@ from optimizer.dockerfile.scan import DockerfileError
 from optimizer.dockerfile.source import Source
 from optimizer.engine import Outcome, optimize
 from optimizer.facts.context import BuildContext
-from optimizer.settings import check_names, load
+from optimizer.settings import SettingsError, check_names, load
 from optimizer.transform import all_transforms
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def fix_bytes(data: bytes, path: Path, chosen: Mapping[str, Any]) -> FileResult:
         document = Document.parse(source, shown)
     except DockerfileError as error:
         return FileResult(shown, error=error)
+    if settings.target is not None and document.stage_named(settings.target) is None:
+        raise SettingsError(f'{shown}: no stage is called "{settings.target}"')
     root = Path(settings.context).absolute() if settings.context else context_folder(path, document).folder
     context = BuildContext(root, _inside(path.absolute(), root), shown_as=_shown(root).removesuffix("."))
     return FileResult(shown, outcome=optimize(document, context, settings), context=context)

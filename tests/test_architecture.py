@@ -20,7 +20,13 @@ ALLOWED = {
     "optimizer/transform.py": {"optimizer.dockerfile", "optimizer.facts", "optimizer.rewrite", "transforms"},
     "optimizer/contract.py": {"optimizer.dockerfile", "optimizer.facts", "optimizer.rewrite"},
     "optimizer/layers.py": {"optimizer.dockerfile", "optimizer.facts"},
-    "optimizer/cleanup.py": {"optimizer.dockerfile", "optimizer.facts", "optimizer.layers", "optimizer.rewrite", "optimizer.transform"},
+    "optimizer/cleanup.py": {
+        "optimizer.dockerfile",
+        "optimizer.facts",
+        "optimizer.layers",
+        "optimizer.rewrite",
+        "optimizer.transform",
+    },
     "optimizer/settings.py": set(),
     "optimizer/engine.py": {
         "optimizer.contract",

@@ -81,7 +81,7 @@ def test_check_exits_with_1_only_when_something_would_change(project: Path) -> N
     assert result.stderr == "Dockerfile  nothing to rewrite\n"
 
 
-def test_standard_input_gives_the_rewritten_text(project: Path) -> None:
+def test_standard_input_gives_the_rewritten_text(project: Path) -> None:  # noqa: ARG001
     result = run("fix", "-", "--stdin-filename", "sub/Dockerfile", stdin=b"FROM x\nMAINTAINER a\n")
     assert result.stdout == 'FROM x\nLABEL maintainer="a"\n'
     assert "sub/Dockerfile  1 rewrite" in result.stderr
@@ -237,7 +237,9 @@ def test_settings_files_and_environment(project: Path, monkeypatch: pytest.Monke
     assert 'unknown key "unsave". Did you mean "unsafe"?' in result.stderr
 
 
-def test_many_files_show_how_far_it_is(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_files_show_how_far_it_is(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from optimizer import cli
 
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
@@ -249,7 +251,9 @@ def test_many_files_show_how_far_it_is(project: Path, monkeypatch: pytest.Monkey
 
 
 def test_module_is_the_same_program() -> None:
-    done = subprocess.run([sys.executable, "-m", "optimizer", "list"], capture_output=True, text=True, check=True, env=_environ())
+    done = subprocess.run(
+        [sys.executable, "-m", "optimizer", "list"], capture_output=True, text=True, check=True, env=_environ()
+    )
     assert "merge-run" in done.stdout
 
 

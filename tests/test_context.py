@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from optimizer.discovery import context_folder, dockerfiles
 from optimizer.dockerfile.document import Document
 from optimizer.dockerfile.patterns import ignoring, matches, read_ignore_file
-from optimizer.discovery import context_folder, dockerfiles
 from optimizer.facts.context import BuildContext
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Expectations follow the examples of Docker's documentation and the tests of moby/patternmatcher.
 IGNORES = [
@@ -172,7 +175,9 @@ def test_a_compose_file_names_the_context(tmp_path: Path, compose: str) -> None:
     assert _context_of(tmp_path / "docker" / "web.Dockerfile", "FROM x\n") == str(tmp_path)
 
 
-@pytest.mark.parametrize("compose", ["services: [", "build\n", "services:\n  web: {build: https://x/y}\n", "services: {web: build}\n"])
+@pytest.mark.parametrize(
+    "compose", ["services: [", "build\n", "services:\n  web: {build: https://x/y}\n", "services: {web: build}\n"]
+)
 def test_a_compose_file_that_says_nothing_is_passed_over(tmp_path: Path, compose: str) -> None:
     (tmp_path / "compose.yaml").write_text(compose)
     assert _context_of(tmp_path / "Dockerfile", "FROM x\n") == str(tmp_path)

@@ -19,7 +19,7 @@ READABLE = {
     "backtick escape": "# escape=`\nFROM x\nRUN a `\n  b\nRUN c:\\dir\\\n",
     "unknown directive first": "# foo=bar\n# escape=`\nFROM x\nRUN a \\\n b\n",
     "comment ends directives": "# hello\n# escape=`\nFROM x\nRUN a \\\n b\n",
-    "comment in continuation": "FROM x\nRUN a && \\\n # why\n\n  b\nCMD [\"x\"]\n",
+    "comment in continuation": 'FROM x\nRUN a && \\\n # why\n\n  b\nCMD ["x"]\n',
     "continuation at the end": "FROM x\nRUN a \\\n",
     "two escapes are none": "FROM x\nRUN echo a\\\\\nRUN b\n",
     "escape with blanks behind": "FROM x\nRUN a \\  \n  b\n",
@@ -29,7 +29,7 @@ READABLE = {
     "onbuild": "FROM x\nONBUILD RUN <<EOF\na\nEOF\nONBUILD COPY . /app\n",
     "health checks": "FROM x\nHEALTHCHECK --interval=3s --timeout=1s CMD curl -f x || exit 1\nHEALTHCHECK NONE\n",
     "env forms": "FROM x\nENV A 1 2 3\nENV B=1 C=\"a b\" D=a\\ b\nLABEL a=b c='d e'\nARG X Y=1\n",
-    "flags": "FROM --platform=$X x AS y\nCOPY --from=y --chown=\"a:b\" --link /a /b\nRUN --mount=type=cache,target=/x a\n",
+    "flags": 'FROM --platform=$X x AS y\nCOPY --from=y --chown="a:b" --link /a /b\nRUN --mount=type=cache,target=/x a\n',
     "json": 'FROM x\nCOPY ["a b", "c"]\nRUN ["a", "b"]\nSHELL ["/bin/bash", "-c"]\nVOLUME ["/a"]\nVOLUME /b /c\n',
     "not quite json": "FROM x\nCMD ['a']\nCMD [ \"a\", ]\n",
     "lower case": "from x as y\nrun a\n",
@@ -80,7 +80,11 @@ def test_says_where_and_what_was_expected(text: str) -> None:
 def test_leads_and_pragmas_stick_to_their_instruction() -> None:
     document = Document.parse(b"# top\n\n# a\n# hadolint ignore=DL3008, DL3009\nFROM x\n# b\n\nRUN c\n")
     base, run = document.instructions
-    assert document.source.text[base.lead.start : base.lead.end] == "# a\n# hadolint ignore=DL3008, DL3009\n" if base.lead else False
+    assert (
+        document.source.text[base.lead.start : base.lead.end] == "# a\n# hadolint ignore=DL3008, DL3009\n"
+        if base.lead
+        else False
+    )
     assert base.pragmas[0].names == {"dl3008", "dl3009"}
     assert run.lead is None
 

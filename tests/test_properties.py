@@ -53,7 +53,29 @@ SNIPPETS = (
     "# hadolint ignore=DL3009",
     "FROM node:22-slim AS other",
 )
-WORDS = ("FROM x", "RUN", "a", "\\", "`", "<<EOF", "EOF", "#", " ", "\t", "\r\n", "\n", '"', "'", "[", "]", "=", "ENV", "é", "&&", "$")
+WORDS = (
+    "FROM x",
+    "RUN",
+    "a",
+    "\\",
+    "`",
+    "<<EOF",
+    "EOF",
+    "#",
+    " ",
+    "\t",
+    "\r\n",
+    "\n",
+    '"',
+    "'",
+    "[",
+    "]",
+    "=",
+    "ENV",
+    "é",
+    "&&",
+    "$",
+)
 
 
 @given(st.binary(max_size=200))

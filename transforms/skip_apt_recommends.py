@@ -42,6 +42,9 @@ _INERT = re.compile(
 )
 
 
+_FOREIGN = re.compile(r"sources\.list|add-apt-repository|\|\s*(sudo\s+)?(-E\s+)?(ba)?sh\b|\.deb\b|apt-key|/apt/keyrings")
+
+
 class SkipAptRecommends:
     meta = Meta.of(__name__, phase=Phase.LAYERS, may_change={Aspect.COMMANDS}, settles=("DL3015",))
 
@@ -66,7 +69,7 @@ class SkipAptRecommends:
             return
         stage = document.stage_of(run)
         added = _needed(facts, stage, run, install)
-        decision = decide(Safety.SAFE, _checks(facts, stage, install, added))
+        decision = decide(Safety.SAFE, _checks(facts, stage, run, install, added))
         index = _first_package(install)
         edits, text = insert_words(facts, run, command, index, (_FLAG,), added)
         names = f"; {' and '.join(added)} added, which {_asker(install, added)} needs" if added else ""
@@ -114,13 +117,16 @@ def _needed(facts: Facts, stage: Stage, run: Instruction, install: AptInstall) -
     return tuple(name for name in _ADDED if name in lost and name not in present)
 
 
-def _checks(facts: Facts, stage: Stage, install: AptInstall, added: tuple[str, ...]) -> Iterator[Check]:
+def _checks(facts: Facts, stage: Stage, run: Instruction, install: AptInstall, added: tuple[str, ...]) -> Iterator[Check]:
     base = facts.image(stage)
     yield Check(
         "the base is a Debian, whose recommendations are known",
         holds=(base is not None and base.distribution == "debian") or None,
     )
     yield Check("the list of packages holds no variable", holds=install.is_complete or None)
+    if foreign := _foreign_source(facts, stage, run):
+        seen = facts.seen(foreign, "may add another source of packages")
+        yield Check("the packages come from Debian itself", holds=None, evidence=(seen,))
     present = {*install.packages, *added, *_ADDED}
     for name in install.packages:
         lost = _lost(name)
@@ -130,6 +136,12 @@ def _checks(facts: Facts, stage: Stage, install: AptInstall, added: tuple[str, .
         missed = sorted(p for p in lost if p not in present and not _INERT.match(p))
         claim = f"nothing here uses {_listed(missed)}, which {name} recommends"
         yield Check(claim, holds=None if missed else True)
+
+
+def _foreign_source(facts: Facts, stage: Stage, run: Instruction) -> Instruction | None:
+    """A RUN or COPY up to `run` that may add a source of packages other than the base's own."""
+    earlier = (i for s in stage.ancestry for i in s.body if s is not stage or i.index <= run.index)
+    return next((i for i in earlier if _FOREIGN.search(facts.document.raw(i))), None)
 
 
 def _listed(names: list[str]) -> str:

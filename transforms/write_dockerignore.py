@@ -33,6 +33,12 @@ _JUNK = {
 }
 _ALWAYS = ("**/.DS_Store", "**/.idea")
 _DEPTH = 2
+# What the image must make itself, if the folder's own is to be left out.
+_MADE_BY = {
+    "**/node_modules": re.compile(r"\b(npm|pnpm|bun)\s+(ci|i|install)\b|\byarn\b"),
+    "**/.venv": re.compile(r"\b(pip3?|uv|poetry|pipenv|pdm)\b"),
+}
+_DOCKERFILE = re.compile(r"(^|/)(Dockerfile|Containerfile)([._-][^/]*)?$|\.Dockerfile$", re.IGNORECASE)
 _VERSIONED = re.compile(
     r"setuptools.scm|hatch.vcs|versioneer|pbr|git.describe|git.rev.parse|buildvcs|dunamai|GitVersion|\bgit\b",
     re.IGNORECASE,
@@ -110,17 +116,26 @@ def _patterns(facts: Facts) -> tuple[str, ...]:
 def _is_harmless(document: Document, facts: Facts, pattern: str, copies: list[Copy]) -> bool:
     """Whether no COPY names what the pattern matches, no command does, and nothing that is committed matches it."""
     word = pattern.removeprefix("**/").strip("*")
+    texts = [*_others(facts), "\n".join(document.raw(i) for i in document.instructions)]
+    if pattern in _MADE_BY and not all(_MADE_BY[pattern].search(text) for text in texts):
+        return False  # they may be made outside and copied in
     patterns = read_ignore_file(pattern)
     for copy in copies:
         if any(word.strip("/.") in source for source in copy.sources if word.strip("/.")):
             return False
-    if any(word in document.raw(i).replace("node_modules/.bin", "") for i in document.instructions):
+    if any(word in text.replace("node_modules/.bin", "") for text in texts):
         return False
     matched = [path for path in facts.context.walk("") if ignoring(patterns, path) is not None]
     if not matched:
         return True
     ignored = facts.context.git_ignores or ()
     return any(word.strip("/") and word.strip("/*") in line for line in ignored)
+
+
+def _others(facts: Facts) -> list[str]:
+    """The texts of the other Dockerfiles of the context: one .dockerignore is for all of them."""
+    paths = (path for path in facts.context.walk() if path.count("/") <= _DEPTH and path != facts.context.dockerfile)
+    return [facts.context.read(path) or "" for path in paths if _DOCKERFILE.search(path)]
 
 
 def _git_checks(document: Document, facts: Facts) -> Iterator[Check]:

@@ -346,11 +346,11 @@ def _tokens(source: Source, cut: Scan) -> list[str]:
     """The keyword of each instruction, upper case, from dockerfile-parse."""
     masked = ["#\n"] * len(source.line_starts)
     for line in cut.lines:
-        word = _UNPRINTABLE.sub("?", BLANKS.split(line.joined.text.strip(SPACE), maxsplit=1)[0]).rstrip("\\`")
+        word = _UNPRINTABLE.sub("?", BLANKS.split(line.joined.text.strip(SPACE), maxsplit=1)[0])
         for number in range(line.first, line.last + 1):
             if number not in line.inner_comments and number not in line.inner_blanks:
-                masked[number] = f"{word or '?'} ." + ("\n" if number == line.last else " \\\n")
-        masked[line.last] = f"{word or '?'} .\n"
+                masked[number] = f"{word} ." + ("\n" if number == line.last else " \\\n")
+        masked[line.last] = f"{word} .\n"
     structure = DockerfileParser(fileobj=cast("IO[str]", io.BytesIO("".join(masked).encode()))).structure  # it wants bytes
     found = [token for token in structure if token["instruction"] != "COMMENT"]
     if [(t["startline"], t["endline"]) for t in found] != [(line.first, line.last) for line in cut.lines]:

@@ -305,6 +305,8 @@ def reads_no_sources(p: Placed, folders: tuple[str, ...]) -> bool:
         return False
     paths = [p.path(arg.rpartition("=")[2]) for arg in command.args if "/" in arg and "://" not in arg and not by_name]
     paths += [p.path(r.target) for r in command.redirects if r.target is not None and not r.target.startswith("&")]
+    if command.args[:2] == ("-m", "venv"):
+        paths += [p.path(arg) for arg in command.args[2:] if not arg.startswith("-")]
     if command.name == "mkdir":
         return True
     return all(path is not None and not any(covers(folder, path) for folder in folders) for path in paths)

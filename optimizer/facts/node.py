@@ -39,7 +39,7 @@ _DEPENDENCIES = (
     "resolutions",
 )
 _LIFECYCLE = ("preinstall", "install", "postinstall", "prepublish", "preprepare", "prepare", "postprepare")
-_LOCAL_SPEC = re.compile(r"^(file:|link:|portal:|\.{1,2}/|~/|/)")
+_LOCAL_SPEC = re.compile(r"^(file:|link:|portal:|\.{1,2}/|~/|/)|^patch:.*#(?!~?/?(\./)?\.yarn/patches/)")
 # Programs in lifecycle scripts that read no source file (husky and its like look for .git and go on without it).
 _PRISMA = ("prisma", "prisma.config.ts", "prisma.config.js", "schema.prisma")
 _HARMLESS = frozenset({"husky", "echo", "true", "exit", "is-ci", "is-ci-cli", "lefthook", "simple-git-hooks", ":", "pinst"})
@@ -80,15 +80,19 @@ def _json(text: str | None) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def is_berry(context: BuildContext, folder: str = "") -> bool:
-    """Whether a project uses Yarn 2 or later."""
-    if context.kind(posixpath.join(folder, ".yarnrc.yml")) is not None:
-        return True
-    package = read_package(context, folder) or {}
-    manager = str(package.get("packageManager", ""))
-    return re.match(r"yarn@([2-9]|\d\d)", manager) is not None or "__metadata:" in (
-        context.read(posixpath.join(folder, "yarn.lock")) or ""
-    )
+def is_berry(context: BuildContext) -> bool:
+    """Whether a project in the context uses Yarn 2 or later."""
+    for path in context.walk():
+        name = posixpath.basename(path)
+        if name == ".yarnrc.yml":
+            return True
+        if name == "package.json" and "node_modules" not in path.split("/"):
+            manager = str((_json(context.read(path)) or {}).get("packageManager", ""))
+            if re.match(r"yarn@([2-9]|\d\d)", manager):
+                return True
+        if name == "yarn.lock" and "__metadata:" in (context.read(path) or ""):
+            return True
+    return False
 
 
 def _inputs(
@@ -107,6 +111,9 @@ def _inputs(
         if isinstance(found, NeedsSources):
             return found
         files += project.files(*found)
+    if tool == "pnpm":
+        patched = (_pnpm_workspace(project) or {}).get("patchedDependencies")
+        files += project.files(*(str(path) for path in patched.values())) if isinstance(patched, dict) else ()
     if members:
         seen.append(application.line(manifest, "workspaces", f"has {len(members)} workspaces"))
     return Inputs(what, tuple(dict.fromkeys(files)), tuple(seen))
@@ -198,7 +205,8 @@ def _script_files(text: str) -> list[str] | None:
 
 def _members(tool: str, project: Project, package: dict[str, Any]) -> tuple[str, ...] | NeedsSources:
     """The folders of a project's workspaces, below the project."""
-    globs = _pnpm_globs(project) if tool == "pnpm" else package.get("workspaces", [])
+    workspace = _pnpm_workspace(project) if tool == "pnpm" else package
+    globs = workspace.get("packages" if tool == "pnpm" else "workspaces", []) if workspace is not None else None
     if isinstance(globs, dict):
         globs = globs.get("packages", [])
     if not isinstance(globs, list) or not all(isinstance(glob, str) for glob in globs):
@@ -206,17 +214,18 @@ def _members(tool: str, project: Project, package: dict[str, Any]) -> tuple[str,
     return tuple(_expanded(project, globs)) if globs else ()
 
 
-def _pnpm_globs(project: Project) -> object:
+def _pnpm_workspace(project: Project) -> dict[str, Any] | None:
+    """pnpm-workspace.yaml; empty where there is none, None where it cannot be read."""
     text = project.read("pnpm-workspace.yaml")
     if text is None:
-        return []
+        return {}
     import yaml
 
     try:
         found = yaml.safe_load(text)
     except yaml.YAMLError:
-        return None
-    return found.get("packages", []) if isinstance(found, dict) else None
+        return None  # unreadable: the caller says so
+    return found if isinstance(found, dict) else None
 
 
 def _expanded(project: Project, globs: list[str]) -> Iterator[str]:

@@ -26,7 +26,7 @@ _FILE_OPTIONS = {
 _SOURCE_OPTIONS = ("-e", "--editable", "-f", "--find-links")
 # Options of pip that take the next word as their value.
 _VALUED = frozenset(
-    """-i --index-url --extra-index-url -t --target --root --prefix --src --python --platform --python-version --implementation
+    """-i --index-url --extra-index-url --src --python --platform --python-version --implementation
     --abi --trusted-host --timeout --retries --proxy --cert --log --cache-dir --progress-bar --upgrade-strategy -C
     --config-settings --global-option --no-binary --only-binary --report --use-feature --index-strategy -p""".split()
 )
@@ -68,7 +68,7 @@ def _pip(application: Application, placed: Placed, args: tuple[str, ...]) -> Inp
     waiting = list(args)
     while waiting:
         arg = waiting.pop(0)
-        option, equals, value = arg.partition("=") if arg.startswith("--") else (arg, "", "")
+        option, equals, value = _option(arg)
         if option in _FILE_OPTIONS:
             value = value if equals else (waiting.pop(0) if waiting else "")
             found = _requirements(application, placed.path(value), value, files)
@@ -77,6 +77,8 @@ def _pip(application: Application, placed: Placed, args: tuple[str, ...]) -> Inp
             here += found
         elif option.startswith(_SOURCE_OPTIONS) and not option.startswith("--ex"):
             return NeedsSources(f"pip reads {arg} {waiting[0] if waiting else ''}".rstrip() + " from the sources")
+        elif option in ("-t", "--target", "--prefix", "--root"):
+            return NeedsSources(f"pip installs into a folder of its own ({arg}), which the sources could overwrite")
         elif option in _VALUED:
             waiting = waiting if equals else waiting[1:]
         elif not arg.startswith("-") and (_LOCAL.search(arg) or arg.endswith((".whl", ".tar.gz", ".zip"))):
@@ -86,12 +88,23 @@ def _pip(application: Application, placed: Placed, args: tuple[str, ...]) -> Inp
     return Inputs("pip install", tuple(files.values()), tuple(here))
 
 
+def _option(arg: str) -> tuple[str, str, str]:
+    """An argument as option, "=" if a value is attached, and that value: `-rfile`, `--requirement=file`, `-r`."""
+    if arg.startswith("--"):
+        return arg.partition("=")
+    if re.match(r"-[rce]\S", arg):
+        return arg[:2], "=", arg[2:]
+    return arg, "", ""
+
+
 def _requirements(
     application: Application, container_path: str | None, shown: str, files: dict[str, ManifestFile], depth: int = 0
 ) -> list[Evidence] | NeedsSources:
     """Read a requirements file and those that it names into `files`."""
     path = application.source(container_path)
     text = application.context.read(path) if path is not None else None
+    if path is not None and not re.search(r"\.(txt|in|pip|req)$|requirements", path):
+        return NeedsSources(f"{shown} is no list of requirements: resolving it can take the sources")
     if path is None or text is None or container_path is None:
         return NeedsSources(f"{shown} is not in the build context, or is a link")
     if path in files or depth > _MAX_DEPTH:

@@ -1,0 +1,130 @@
+"""The bundled applications, built and asked before and after, with a Docker daemon: `python -m tests.apps` prints the table."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optimizer.batch import fix_file, write
+
+APPS = Path(__file__).parent.parent / "fixtures" / "apps"
+ENVIRONMENT = {**os.environ, "DOCKER_BUILDKIT": "1"}
+_STEP = re.compile(r"^#(\d+) \[(?!internal)[^\]]*\] (?!FROM)(.*)$", re.MULTILINE)
+_CACHED = re.compile(r"^#(\d+) CACHED", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One application as one Dockerfile builds it; `steps` run again of `total` after one edit of its source."""
+
+    app: str
+    built: bool
+    answers: bool
+    megabytes: float
+    steps: int
+    total: int
+    note: str
+
+    def __str__(self) -> str:
+        return f"{self.built!s:6} {self.answers!s:8} {self.megabytes:7.1f} MB  {self.steps} of {self.total} steps  {self.note}"
+
+
+def names() -> list[str]:
+    return sorted(path.parent.name for path in APPS.glob("*/app.toml"))
+
+
+def why_no_daemon() -> str | None:
+    """Why Docker cannot be used here, or None."""
+    if shutil.which("docker") is None:
+        return "there is no docker command"
+    done = _docker("version", "-f", "{{.Server.Version}}", timeout=20)
+    return None if done.returncode == 0 else f"no Docker daemon answers: {done.stderr.strip().splitlines()[-1:]}"
+
+
+def _docker(*args: str, timeout: int = 900) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *args], capture_output=True, text=True, timeout=timeout, env=ENVIRONMENT, check=False)
+
+
+def missing_base(app: str) -> str | None:
+    """The first base image of `app` that is not here, or None."""
+    text = (APPS / app / "Dockerfile").read_text()
+    bases = re.findall(r"^FROM\s+(\S+)", text, re.MULTILINE | re.IGNORECASE)
+    return next((base for base in bases if _docker("image", "inspect", base).returncode), None)
+
+
+def build_and_ask(app: str, *, is_rewritten: bool, unsafe: bool = True) -> Row:
+    """Build, run and ask `app`, as it is or after `fix -w`, and rebuild it after an edit to its source."""
+    spec = tomllib.loads((APPS / app / "app.toml").read_text())
+    with tempfile.TemporaryDirectory(prefix=f"dockeropt-{app}-") as work:
+        folder = Path(work) / app
+        shutil.copytree(APPS / app, folder, ignore=shutil.ignore_patterns("app.toml"))
+        if is_rewritten:
+            result = fix_file(folder / "Dockerfile", {"unsafe": unsafe})
+            assert not result.is_failed, result
+            write(result)
+        tag = f"dockeropt-test-{app}-{'after' if is_rewritten else 'before'}"
+        try:
+            return _measure(app, folder, tag, spec)
+        finally:
+            _docker("rm", "-f", tag)
+            _docker("rmi", "-f", tag)
+
+
+def _measure(app: str, folder: Path, tag: str, spec: dict[str, Any]) -> Row:
+    done = _build(folder, tag)
+    if done.returncode:
+        return Row(app, built=False, answers=False, megabytes=0, steps=0, total=0, note=done.stderr[-400:])
+    size = json.loads(_docker("image", "inspect", tag).stdout)[0]["Size"] / 1e6
+    _docker("rm", "-f", tag)
+    _docker("run", "-d", "--network=host", "--name", tag, tag)
+    said = _ask(f"http://127.0.0.1:{spec['port']}{spec['path']}", spec["expect"])
+    logs = "" if said is None else (_docker("logs", "--tail", "5", tag).stderr + said)[-300:]
+    _docker("rm", "-f", tag)
+    edited = folder / spec["edit"]
+    blanks = "".join(random.choice(("\n", " \n")) for _ in range(40))  # noqa: S311 - new each time: the cache goes by content
+    edited.write_text(edited.read_text() + blanks)
+    again = _build(folder, tag)
+    steps = {match[1] for match in _STEP.finditer(again.stderr + again.stdout)}
+    cached = {match[1] for match in _CACHED.finditer(again.stderr + again.stdout)}
+    return Row(app, built=True, answers=said is None, megabytes=size, steps=len(steps - cached), total=len(steps), note=logs)
+
+
+def _build(folder: Path, tag: str) -> subprocess.CompletedProcess[str]:
+    return _docker("build", "--network=host", "--progress=plain", "-t", tag, str(folder))
+
+
+def _ask(address: str, expected: str) -> str | None:
+    """None when the application answers with `expected` within 20 seconds, else what came."""
+    last = ""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(address, timeout=3) as answer:  # noqa: S310 - our own address
+                last = answer.read().decode(errors="replace")
+            if expected in last:
+                return None
+        except (urllib.error.URLError, OSError) as error:
+            last = str(error)
+        time.sleep(0.3)
+    return last[:200]
+
+
+if __name__ == "__main__":
+    if reason := why_no_daemon():
+        sys.exit(reason)
+    for name in names():
+        for rewritten in (False, True):
+            print(f"{name:20} {'after' if rewritten else 'before':7} {build_and_ask(name, is_rewritten=rewritten)}", flush=True)
