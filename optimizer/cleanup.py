@@ -11,7 +11,7 @@ from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from optimizer.dockerfile.document import Instruction
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.shell import Command
     from optimizer.facts import Facts
     from optimizer.transform import Transform

@@ -15,7 +15,8 @@ from optimizer.rewrite import Aspect
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from optimizer.dockerfile.document import Instruction, Stage
+    from optimizer.dockerfile.document import Stage
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.shell import Command
     from optimizer.facts import Facts
     from optimizer.rewrite import Rewrite

@@ -17,8 +17,9 @@ from optimizer.transform import Transform, all_transforms
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.document import Document
     from optimizer.dockerfile.edit import Span
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts.cache import Rerun
     from optimizer.facts.context import BuildContext
     from optimizer.rewrite import CompanionFile, Evidence, Location

@@ -9,7 +9,7 @@ from optimizer.dockerfile.edit import Edit, Span
 from optimizer.dockerfile.shell import read_script
 
 if TYPE_CHECKING:
-    from optimizer.dockerfile.document import Instruction
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.shell import Command, Script
     from optimizer.facts import Facts
 

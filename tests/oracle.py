@@ -13,7 +13,8 @@ from optimizer.facts.context import BuildContext
 from optimizer.rewrite import Aspect
 
 if TYPE_CHECKING:
-    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.document import Document
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.scan import Heredoc
     from optimizer.engine import Outcome
 

@@ -1,7 +1,7 @@
 """Replace ADD by COPY where it only copies.
 
 Why: ADD also unpacks archives and fetches addresses; COPY says that nothing of the kind happens, today or tomorrow.
-Refuses: addresses, git repositories, variables, archives (told by their first bytes, as BuildKit does), sources that are not
+Refuses: Addresses, git repositories, variables, archives (told by their first bytes, as BuildKit does), sources that are not
 in the build context (they may be archives that a build job puts there), and the flags that only ADD has.
 Source: Docker's best practices, "ADD or COPY"; hadolint DL3020.
 """
@@ -19,7 +19,8 @@ from optimizer.transform import Meta, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.document import Document
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts import Facts
 
 _REMOTE = re.compile(r"^(https?|ftp)://|^git@|\.git(#|$)|^git://|^ssh://", re.IGNORECASE)

@@ -1,7 +1,7 @@
 """Delete apt's package lists in the layer that downloaded them.
 
-Why: a file that a later RUN deletes still takes its space in the earlier layer; the lists are some 20 MB.
-Refuses: a later RUN, or a stage or trigger built on this one, that installs without its own update; a script that ends in a way
+Why: A file that a later RUN deletes still takes its space in the earlier layer; the lists are some 20 MB.
+Refuses: A later RUN, or a stage or trigger built on this one, that installs without its own update; a script that ends in a way
 that nothing can follow.
 Source: Docker's best practices, "apt-get"; hadolint DL3009.
 """
@@ -18,7 +18,8 @@ from optimizer.transform import Meta, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.document import Document
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.shell import Command
     from optimizer.facts import Facts
 

@@ -1,7 +1,7 @@
 """Delete the archives that RubyGems keeps beside what it installs.
 
 Why: `gem install` keeps each .gem file in the cache folder of the gem home; only `gem pristine` reads it again.
-Refuses: a file that runs `gem pristine`, a RUN with a cache mount, and a script that nothing can be appended to.
+Refuses: A file that runs `gem pristine`, a RUN with a cache mount, and a script that nothing can be appended to.
 Source: RubyGems guides, "gem install" and "gem pristine".
 """
 
@@ -17,7 +17,8 @@ from optimizer.transform import Meta, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.document import Document
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.shell import Command
     from optimizer.facts import Facts
     from optimizer.rewrite import Refusal, Rewrite

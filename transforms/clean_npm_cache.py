@@ -1,7 +1,7 @@
 """Empty the cache of npm in the layer that filled it.
 
 Why: npm keeps every archive that it downloads in ~/.npm, beside the unpacked packages; nothing in the image reads it again.
-Refuses: a RUN with a cache mount, a cache folder that the image names, and a script that nothing can be appended to.
+Refuses: A RUN with a cache mount, a cache folder that the image names, and a script that nothing can be appended to.
 Source: npm's documentation, "npm cache".
 """
 
@@ -17,7 +17,8 @@ from optimizer.transform import Meta, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.document import Document
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.shell import Command
     from optimizer.facts import Facts
     from optimizer.rewrite import Refusal, Rewrite

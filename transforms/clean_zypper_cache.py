@@ -1,7 +1,7 @@
 """Empty the cache of zypper in the layer that filled it.
 
-Why: the metadata and packages that zypper keeps are of no use in an image, and a later RUN cannot take them out of the layer.
-Refuses: a RUN with a cache mount, and a script that nothing can be appended to.
+Why: The metadata and packages that zypper keeps are of no use in an image, and a later RUN cannot take them out of the layer.
+Refuses: A RUN with a cache mount, and a script that nothing can be appended to.
 Source: zypper's manual, "clean"; hadolint DL3036.
 """
 
@@ -17,7 +17,8 @@ from optimizer.transform import Meta, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.document import Document
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.shell import Command
     from optimizer.facts import Facts
     from optimizer.rewrite import Refusal, Rewrite

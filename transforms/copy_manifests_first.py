@@ -2,7 +2,7 @@
 
 Why: BuildKit runs a step again when a file that an earlier COPY brought has changed; with the sources behind the install, an
 edit to them leaves the installed dependencies in the cache.
-Refuses: installs that read more than manifests (local paths in requirements or package.json, lifecycle scripts, `pip install
+Refuses: Installs that read more than manifests (local paths in requirements or package.json, lifecycle scripts, `pip install
 .`, Go workspaces and vendored modules), files that are not in the build context, COPYs that cannot move past what stands in
 between.
 Source: Docker's documentation, "Optimize cache usage in builds".
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from optimizer.contract import copy_text
 from optimizer.dockerfile.edit import Edit, Span
 from optimizer.facts.commands import covers, deleted, reads_no_sources
-from optimizer.facts.manifests import Application, Inputs, NeedsSources, install_inputs
+from optimizer.facts.installs import install_inputs
+from optimizer.facts.manifests import Application, Inputs, NeedsSources
 from optimizer.layers import commands_in
 from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
@@ -26,7 +27,8 @@ from optimizer.transform import Meta, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.dockerfile.document import Document, Instruction, Stage
+    from optimizer.dockerfile.document import Document, Stage
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts import Facts
     from optimizer.facts.commands import Placed
     from optimizer.facts.copies import Copy

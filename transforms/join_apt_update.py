@@ -1,8 +1,8 @@
 """Run `apt-get update` in the layer that installs.
 
-Why: the cache keeps an old `apt-get update` while the install behind it changes, and then asks for packages that are gone; and
+Why: The cache keeps an old `apt-get update` while the install behind it changes, and then asks for packages that are gone; and
 only one layer for both can drop the lists again.
-Refuses: instructions in between that must stay there, RUNs whose shell state or flags differ.
+Refuses: Instructions in between that must stay there, RUNs whose shell state or flags differ.
 Source: Docker's best practices, "apt-get".
 """
 
@@ -19,7 +19,8 @@ from optimizer.transform import Meta, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.document import Document
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts import Facts
 
 # What may stand between the update and the install without mattering to either.

@@ -1,6 +1,6 @@
 """Join RUNs where that makes a layer smaller.
 
-Why: a layer keeps what it wrote, whatever a later RUN deletes, or changes and so stores a second time.
+Why: A layer keeps what it wrote, whatever a later RUN deletes, or changes and so stores a second time.
 Refuses: RUNs with other flags, an exec form, a heredoc, something started in the background, `set -e`, or a linter's comment
 in between; and every pair of RUNs that joining would not make smaller.
 Source: Docker's storage driver documentation, copy-on-write.
@@ -18,7 +18,8 @@ from optimizer.transform import Meta, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.document import Document
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts import Facts
 
 

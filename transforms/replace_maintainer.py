@@ -1,7 +1,7 @@
 """Turn MAINTAINER into a label.
 
 Why: MAINTAINER is deprecated since Docker 1.13; a label can be read back and filtered by.
-Refuses: a stage that already sets the label `maintainer`.
+Refuses: A stage that already sets the label `maintainer`.
 Source: Docker's reference, build check MaintainerDeprecated.
 """
 
@@ -15,7 +15,8 @@ from optimizer.transform import Meta, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.document import Document
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts import Facts
 
 

@@ -1,7 +1,7 @@
 """Install Alpine packages without keeping the index.
 
 Why: `apk add --no-cache` fetches the index for the install alone; `apk update` leaves it in the layer.
-Refuses: nothing; a RUN that deletes the index itself, or mounts a cache over it, is left as it is.
+Refuses: Nothing; a RUN that deletes the index itself, or mounts a cache over it, is left as it is.
 Source: Alpine's wiki, "Alpine Package Keeper"; hadolint DL3019.
 """
 
@@ -18,7 +18,8 @@ from optimizer.transform import Meta, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.document import Document
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.shell import Command
     from optimizer.facts import Facts
 

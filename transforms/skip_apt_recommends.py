@@ -1,7 +1,7 @@
 """Install without recommended packages, and name those that are truly needed.
 
 Why: apt also installs what a package merely recommends: often more than the package itself, and more to patch.
-Refuses: packages that do not work without what they recommend (`python3-pip` builds with the compiler it recommends), and a
+Refuses: Packages that do not work without what they recommend (`python3-pip` builds with the compiler it recommends), and a
 policy that the image has already set.
 Source: Debian policy 7.2; hadolint DL3015; the table `apt_recommends.toml` was read off Debian's package lists.
 """
@@ -22,7 +22,8 @@ from optimizer.transform import Meta, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.dockerfile.document import Document, Instruction, Stage
+    from optimizer.dockerfile.document import Document, Stage
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts import Facts
 
 _FLAG = "--no-install-recommends"

@@ -1,7 +1,7 @@
 """Install Python packages without keeping the downloads.
 
 Why: pip keeps every wheel that it downloads in ~/.cache/pip, and the layer keeps it too; nothing reads it again.
-Refuses: a cache mount, PIP_NO_CACHE_DIR of any value (its meaning has changed between versions), a RUN that deletes the cache.
+Refuses: A cache mount, PIP_NO_CACHE_DIR of any value (its meaning has changed between versions), a RUN that deletes the cache.
 Source: pip's documentation, "Caching"; hadolint DL3042.
 """
 
@@ -18,7 +18,8 @@ from optimizer.transform import Meta, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.document import Document
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.shell import Command
     from optimizer.facts import Facts
 

@@ -1,7 +1,7 @@
 """Write CMD and ENTRYPOINT as a JSON array.
 
-Why: without a shell in between the program is process 1 and gets the stop signal itself, and no shell is needed in the image.
-Refuses: variables, wildcards, `&&`, pipes, redirections, builtins, an own SHELL, and an ENTRYPOINT beside which CMD or run
+Why: Without a shell in between the program is process 1 and gets the stop signal itself, and no shell is needed in the image.
+Refuses: Variables, wildcards, `&&`, pipes, redirections, builtins, an own SHELL, and an ENTRYPOINT beside which CMD or run
 arguments would begin to count.
 Source: Docker's build check JSONArgsRecommended; hadolint DL3025.
 """
@@ -21,7 +21,8 @@ from optimizer.transform import Meta, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.document import Document
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts import Facts
     from optimizer.rewrite import Evidence
 

@@ -1,7 +1,7 @@
 """Install exactly what the lock file lists.
 
 Why: `npm install` may take newer versions than the lock file names and rewrites it; `npm ci` installs the same every time.
-Refuses: no lock file, or one that differs from package.json (there `npm ci` stops), packages named on the command line, and
+Refuses: No lock file, or one that differs from package.json (there `npm ci` stops), packages named on the command line, and
 node_modules that an earlier RUN has filled (`npm ci` deletes it first).
 Source: npm's documentation, "npm ci".
 """
@@ -21,7 +21,8 @@ from optimizer.transform import Meta, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.dockerfile.document import Document, Instruction
+    from optimizer.dockerfile.document import Document
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts import Facts
     from optimizer.facts.commands import Placed
 

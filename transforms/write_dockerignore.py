@@ -1,8 +1,8 @@
 """Write a .dockerignore where there is none.
 
-Why: without one, `COPY . .` takes whatever lies in the folder: local packages for another system, caches, and a changed file
+Why: Without one, `COPY . .` takes whatever lies in the folder: local packages for another system, caches, and a changed file
 among them runs everything again.
-Refuses: a file that is there (it is never touched), and each pattern that a COPY, a RUN or a manifest names, or that matches
+Refuses: A file that is there (it is never touched), and each pattern that a COPY, a RUN or a manifest names, or that matches
 committed files. `.git` is left out only where nothing can read it, and then only as an unsafe rewrite.
 Source: Docker's documentation, ".dockerignore files".
 """

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from optimizer.dockerfile.patterns import clean
 
 if TYPE_CHECKING:
-    from optimizer.dockerfile.document import Instruction, Stage
+    from optimizer.dockerfile.document import Stage
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts.facts import Facts
 
 STEPS = frozenset({"RUN", "COPY", "ADD", "WORKDIR"})

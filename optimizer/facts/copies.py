@@ -10,7 +10,8 @@ from optimizer.dockerfile.patterns import clean, has_wildcard
 from optimizer.facts.state import expand
 
 if TYPE_CHECKING:
-    from optimizer.dockerfile.document import Instruction, Stage
+    from optimizer.dockerfile.document import Stage
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts.facts import Facts
 
 

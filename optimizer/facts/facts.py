@@ -19,8 +19,9 @@ from optimizer.rewrite import Evidence, Location
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from optimizer.dockerfile.document import Document, Instruction, Stage
+    from optimizer.dockerfile.document import Document, Stage
     from optimizer.dockerfile.edit import Edit, Span
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.shell import Command
     from optimizer.facts.context import BuildContext
 

@@ -1,7 +1,4 @@
-"""What a dependency install reads from the application: its manifests, or more than those.
-
-Each ecosystem's reader answers for its own commands; `install_inputs` asks them all.
-"""
+"""What a dependency install reads from the application: its manifests, or more than those. The words that readers answer in."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import TYPE_CHECKING
 from optimizer.dockerfile.patterns import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from optimizer.facts.commands import Placed
     from optimizer.facts.context import BuildContext
@@ -108,18 +105,3 @@ class Project:
             for name in names
             if self.has(name)
         )
-
-
-def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSources | None:
-    """What the dependency install `placed` reads, or None where it is none that is known."""
-    for reader in _readers():
-        found = reader(application, placed)
-        if found is not None:
-            return found
-    return None
-
-
-def _readers() -> Iterator[Callable[[Application, Placed], Inputs | NeedsSources | None]]:
-    from optimizer.facts import go, node, python
-
-    yield from (python.install_inputs, node.install_inputs, go.install_inputs)

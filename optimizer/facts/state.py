@@ -12,7 +12,8 @@ from optimizer.facts.images import Image, image
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from optimizer.dockerfile.document import Document, Instruction, Stage
+    from optimizer.dockerfile.document import Document, Stage
+    from optimizer.dockerfile.instruction import Instruction
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 _POSIX_SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "zsh"})
