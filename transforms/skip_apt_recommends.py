@@ -32,17 +32,24 @@ _NEEDS_THEM = re.compile(
     r"^(python3?-pip|cmake|r-base.*|texlive.*|wine.*|libreoffice.*|.*-(full|desktop|all)|task-.*|certbot|docker\.io|lxc|lxd|snapd"
     r"|wkhtmltopdf|php[\d.]*|chromium|ubuntu-.*|kubuntu-.*|gnome.*|kde-.*|xfce4.*|build-dep)$"
 )
-# Recommended packages that a program meets at run time: they are added by name.
-_ADDED = ("ca-certificates", "xauth")
-# Documentation, translations, completion and build helpers: nothing that runs in a container opens them.
+# What is kept by name where it would be lost: certificates for whoever speaks TLS, xauth for xvfb-run.
+_KEPT = {"ca-certificates": None, "xauth": "xvfb"}
+# What comes with these as a dependency.
+_COMES_WITH = {
+    "ca-certificates": frozenset({"openssl", "libssl3", "libssl3t64"}),
+    "openssh-client": frozenset({"adduser", "xauth"}),
+    "gcc": frozenset({"libc6-dev"}),
+}
+# Documentation, translations, completion, pagers, desktop data and build helpers: no program in a container opens them.
 _INERT = re.compile(
-    r"^(manpages.*|.*-doc|.*-locales?|.*-i18n|.*-l10n|publicsuffix|bash-completion|libldap-common|man-db|info|install-info"
-    r"|libalgorithm-.*-perl|libfile-fcntllock-perl|javascript-common|fonts-lato|libc-devtools|krb5-locales|libgpg-error-l10n"
-    r"|gnupg-l10n|apt-utils|libgdbm-compat4|perl-doc|python3-doc|ruby-doc|libjs-.*|readme.*|xdg-user-dirs|shared-mime-info"
-    r"|libglib2\.0-data|libgpm2|psmisc|libtext-charwidth-perl|libtext-wrapi18n-perl|vim-doc|nano-doc|ncurses-term|lsof)$"
+    r"^(manpages.*|.*-doc|.*-docs|.*-locales?|.*-i18n|.*-l10n|publicsuffix|bash-completion|libldap-common|man-db|info|less"
+    r"|libalgorithm-.*-perl|libfile-fcntllock-perl|liblocale-gettext-perl|javascript-common|fonts-lato|libc-devtools"
+    r"|libgdbm-compat4|xdg-user-dirs|shared-mime-info|libglib2\.0-data|libgpm2|psmisc|lsof|linux-sysctl-defaults|gpg-wks-.*"
+    r"|libx11-data|libgpg-error-l10n|systemd-timesyncd|libpng-tools|libjs-.*|readme.*|xdg-utils|libsasl2-modules)$"
 )
-
-
+_LIBRARY = re.compile(
+    r"^lib(?!.*-(bin|extra|modules?|dev|common|data|perl|tools|plugin.*)$)[a-z0-9.+-]*\d[a-z0-9.+-]*$|^fontconfig-config$|^fonts-dejavu.*$"
+)
 _FOREIGN = re.compile(r"sources\.list|add-apt-repository|\|\s*(sudo\s+)?(-E\s+)?(ba)?sh\b|\.deb\b|apt-key|/apt/keyrings")
 
 
@@ -69,11 +76,12 @@ class SkipAptRecommends:
             yield Refusal(self, f"{needy} needs packages that it only recommends", (here,))
             return
         stage = document.stage_of(run)
-        added = _needed(facts, stage, run, install)
-        decision = decide(Safety.SAFE, _checks(facts, stage, run, install, added))
+        present = _present(facts, stage, run, install)
+        kept = _kept(install, present)
+        decision = decide(Safety.SAFE, _checks(facts, stage, run, install, present | set(kept)))
         index = _first_package(install)
-        edits, text = insert_words(facts, run, command, index, (_FLAG,), added)
-        names = f"; {' and '.join(added)} added, which {_asker(install, added)} needs" if added else ""
+        edits, text = insert_words(facts, run, command, index, (_FLAG,), kept)
+        names = f"; {' and '.join(kept)}, which {_asker(install, kept)} recommends, stays by name" if kept else ""
         yield Rewrite(
             self,
             summary=f"without recommended packages{names}",
@@ -105,38 +113,43 @@ def _policy(document: Document, run: Instruction) -> Instruction | None:
     return next((i for i in earlier if "Install-Recommends" in document.raw(i)), None)
 
 
-def _needed(facts: Facts, stage: Stage, run: Instruction, install: AptInstall) -> tuple[str, ...]:
-    """Recommended packages that the program would miss: not in the image, not installed before, not in the list itself."""
+def _present(facts: Facts, stage: Stage, run: Instruction, install: AptInstall) -> set[str]:
+    """Packages that are there anyway: in the base, installed by an earlier RUN, or in the list itself."""
     base = facts.image(stage)
-    present = set(install.packages)
+    present = {*install.packages, *(base.packages if base is not None else ())}
     for earlier in (i for s in stage.ancestry for i in s.body if i.keyword == "RUN" and i.index < run.index):
         script = facts.script(earlier)
         present |= {p for c in (script.commands if script else ()) if (a := apt_install(c)) for p in a.packages}
     if base is not None and base.has_certificates:
         present.add("ca-certificates")
+    return present
+
+
+def _kept(install: AptInstall, present: set[str]) -> tuple[str, ...]:
+    """Recommended packages to name, so that they are installed all the same."""
     lost = {package for name in install.packages for package in _lost(name) or ()}
-    return tuple(name for name in _ADDED if name in lost and name not in present)
+    found = (name for name, asker in _KEPT.items() if asker is None or asker in install.packages)
+    return tuple(name for name in found if name in lost and name not in present)
 
 
-def _checks(facts: Facts, stage: Stage, run: Instruction, install: AptInstall, added: tuple[str, ...]) -> Iterator[Check]:
+def _checks(facts: Facts, stage: Stage, run: Instruction, install: AptInstall, present: set[str]) -> Iterator[Check]:
     base = facts.image(stage)
-    yield Check(
-        "the base is a Debian, whose recommendations are known",
-        holds=(base is not None and base.distribution == "debian") or None,
-    )
+    is_debian = base is not None and base.distribution == "debian"
+    yield Check("the base is a Debian, whose recommendations are known", holds=is_debian or None)
     yield Check("the list of packages holds no variable", holds=install.is_complete or None)
     if foreign := _foreign_source(facts, stage, run):
         seen = facts.seen(foreign, "may add another source of packages")
         yield Check("the packages come from Debian itself", holds=None, evidence=(seen,))
-    present = {*install.packages, *added, *_ADDED}
+    there = present | {p for name in present for p in _COMES_WITH.get(name, ())}
     for name in install.packages:
         lost = _lost(name)
         if lost is None:
             yield Check(f"what {name} recommends", holds=None)
             continue
-        missed = sorted(p for p in lost if p not in present and not _INERT.match(p))
-        claim = f"nothing here uses {_listed(missed)}, which {name} recommends"
-        yield Check(claim, holds=None if missed else True)
+        missed = sorted(p for p in lost if p not in there and not _INERT.match(p))
+        if base is not None and base.has_libraries:
+            missed = [p for p in missed if not _LIBRARY.match(p)]
+        yield Check(f"nothing here uses {_listed(missed)}, which {name} recommends", holds=None if missed else True)
 
 
 def _foreign_source(facts: Facts, stage: Stage, run: Instruction) -> Instruction | None:
@@ -146,11 +159,14 @@ def _foreign_source(facts: Facts, stage: Stage, run: Instruction) -> Instruction
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    shown = [
+        "others" if name == "..." else name for name in sorted(names, key=lambda n: (n == "...", bool(_LIBRARY.match(n)), n))
+    ]
+    return ", ".join(shown[:4]) + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")
 
 
-def _asker(install: AptInstall, added: tuple[str, ...]) -> str:
-    return next(name for name in install.packages if set(added) & (_lost(name) or frozenset()))
+def _asker(install: AptInstall, kept: tuple[str, ...]) -> str:
+    return next(name for name in install.packages if set(kept) & (_lost(name) or frozenset()))
 
 
 def _first_package(install: AptInstall) -> int:

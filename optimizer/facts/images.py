@@ -17,7 +17,8 @@ _DEBIAN_NUMBERS = {"10": "buster", "11": "bullseye", "12": "bookworm", "13": "tr
 class Image:
     """A base image of Docker's official library. None means unknown.
 
-    `entrypoint`: "" for none, "passes" for a script that ends in `exec "$@"`, "other".
+    `entrypoint`: "" for none, "passes" for a script that ends in `exec "$@"`, "other". `packages` are the Debian packages
+    known to be in it, `has_libraries` tells whether the common shared libraries are.
     """
 
     name: str
@@ -28,6 +29,8 @@ class Image:
     entrypoint: str
     programs: frozenset[str]
     has_certificates: bool | None
+    packages: frozenset[str]
+    has_libraries: bool
 
 
 @cache
@@ -44,13 +47,14 @@ def image(reference: str) -> Image | None:
     name, tag = split(reference)
     match = _LIBRARY.match(name)
     entry = table().get(match["name"]) if match else None
-    if match is None or entry is None:
+    if match is None or entry is None or match["name"] == "packages":
         return None
     words = frozenset(tag.split("-"))
     distribution = "alpine" if any(word.startswith("alpine") for word in words) else entry["distribution"]
     certificates = entry.get("certificates")
     kind = next((word for word in ("slim", "alpine", "curl", "scm", "jre") if word in words), "full")
     kind = "alpine" if distribution == "alpine" and name != "alpine" else kind
+    buildpack = kind if match["name"] == "buildpack-deps" else entry.get("buildpack", "") if kind == "full" else ""
     return Image(
         match["name"],
         tag,
@@ -60,7 +64,18 @@ def image(reference: str) -> Image | None:
         entry.get("entrypoint", ""),
         frozenset(entry.get("programs", ())),
         None if certificates is None else kind in certificates,
+        _packages(buildpack),
+        buildpack == "full",
     )
+
+
+def _packages(buildpack: str) -> frozenset[str]:
+    """What a variant of buildpack-deps has installed, by the table."""
+    variants = table()["packages"]
+    names = list(variants)
+    if buildpack not in names:
+        return frozenset()
+    return frozenset(package for name in names[: names.index(buildpack) + 1] for package in variants[name])
 
 
 def split(reference: str) -> tuple[str, str]:
