@@ -15,13 +15,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from optimizer.contract import copy_text
+from optimizer.contract import copy_entry, copy_text
 from optimizer.dockerfile.edit import Edit, Span
-from optimizer.facts.commands import covers, deleted, reads_no_sources
+from optimizer.facts.commands import deleted, meets, reads_no_sources
 from optimizer.facts.installs import install_inputs
 from optimizer.facts.manifests import Application, Inputs, NeedsSources
 from optimizer.layers import commands_in
-from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
+from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
 if TYPE_CHECKING:
@@ -32,15 +32,30 @@ if TYPE_CHECKING:
     from optimizer.facts import Facts
     from optimizer.facts.commands import Placed
     from optimizer.facts.copies import Copy
+    from optimizer.facts.manifests import ManifestFile
     from optimizer.rewrite import Evidence
 
 _METADATA = frozenset(
     "ARG CMD ENTRYPOINT ENV EXPOSE HEALTHCHECK LABEL MAINTAINER ONBUILD SHELL STOPSIGNAL USER WORKDIR".split()
 )
 _SOURCES = re.compile(r"\.(py|pyx|js|mjs|cjs|jsx|ts|tsx|vue|svelte|go)$")
+# Settings of tools are written in the same languages, lie beside the manifests and change as seldom.
+_TOOL_SETTINGS = re.compile(r"(^|/)(\.[\w.-]+rc\.\w+|[\w.-]+\.config\.\w+|setup\.py|\.yarn/.*|\.pnp\.\w+|\.pnpmfile\.cjs)$")
 # Commands that would run in another shell once the RUN is cut in two.
 _STATE = frozenset({"cd", "export", "set", ".", "source", "umask", "alias", "exec", "trap", ""})
 _AWKWARD = re.compile(r"[\s\[\]*?\"'$\\<]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A manifest, the container path that it has to be at, and the COPY that brings it so far.
+
+    A new COPY with the flags of the old one gives files and folders the same owner, whatever USER is (tried with Docker 28).
+    """
+
+    source: str
+    path: str
+    bringer: Copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +66,7 @@ class _Plan:
     inputs: Inputs
     command: Placed
     late: tuple[Copy, ...]
-    wanted: tuple[tuple[str, str], ...]
+    wanted: tuple[_Wanted, ...]
     cut: int | None
 
 
@@ -75,12 +90,14 @@ class CopyManifestsFirst:
         plan = _plan(facts, stage, run, copies)
         if plan is None:
             return None
+        here = facts.seen(run, "installs after the sources are copied")
         if isinstance(plan, NeedsSources):
-            late = _late(copies, frozenset())
-            seen = facts.seen(run, "installs after the sources are copied")
-            return Refusal(self, plan.reason, (seen, *plan.evidence)) if late else None
+            late = _late(facts, copies, ())
+            if plan.is_missing and (odd := next((c for c in late if c.placements is None), None)) is not None:
+                return Refusal(self, odd.unknown, (here, facts.seen(odd.instruction, "comes before the install")))
+            return Refusal(self, plan.reason, (here, *plan.evidence)) if late else None
         if (obstacle := _obstacle(document, facts, plan)) is not None:
-            return Refusal(self, obstacle[0], (facts.seen(run, "installs after the sources are copied"), *obstacle[1]))
+            return Refusal(self, obstacle[0], (here, *obstacle[1]))
         return self._rewrite(document, facts, plan)
 
     def _rewrite(self, document: Document, facts: Facts, plan: _Plan) -> Rewrite | None:
@@ -92,7 +109,7 @@ class CopyManifestsFirst:
         before, then = facts.cache.rerun(file), after.cache.rerun(file)
         if then.steps > before.steps:
             return None  # a cut RUN can cost more steps than it saves
-        decision = decide(Safety.SAFE, (*plan.inputs.checks, *_checks(facts, plan)))
+        decision = decide(Safety.SAFE, plan.inputs.checks)
         return Rewrite(
             self,
             summary=(
@@ -117,48 +134,79 @@ class CopyManifestsFirst:
 
 def _plan(facts: Facts, stage: Stage, run: Instruction, copies: tuple[Copy, ...]) -> _Plan | NeedsSources | None:
     """The install in `run`, what it needs, and which COPYs could come after it; None where there is nothing to gain."""
-    everything = tuple(c for s in stage.ancestry for c in facts.copies(s) if c.instruction.index < run.index)
-    application = Application(facts, lambda path: _locate(everything, path))
-    folders = tuple(c.folder for c in copies if c.folder is not None)
+    application = Application(facts, run)
+    roots = tuple(root for copy in copies for root in copy.roots)
     commands = facts.placed(run) or ()
     for index, placed in enumerate(commands):
         inputs = install_inputs(application, placed)
-        if isinstance(inputs, NeedsSources):
-            return inputs
         if inputs is None:
-            if not reads_no_sources(placed, folders):
+            if not reads_no_sources(placed, roots):
                 return None
             continue
-        if not placed.command.is_unconditional:
-            return NeedsSources("the install runs under a condition")
-        late = _late(copies, frozenset(file.source for file in inputs.files))
+        if any(flag.name == "mount" and "type=bind" in (flag.value or "type=bind") for flag in run.flags):
+            return NeedsSources("the install reads files by a bind mount")
+        if isinstance(inputs, NeedsSources):
+            return inputs
+        if reason := _unusual(facts, run, placed, roots):
+            return NeedsSources(reason)
+        late = _late(facts, copies, inputs.files)
         if not late or (inputs.prefetch and _is_done(facts, stage, run, inputs)):
             return None
-        wanted = _wanted(everything, late, inputs)
+        wanted = _wanted(facts, run, late, inputs)
         if isinstance(wanted, NeedsSources):
             return wanted
-        cut = None if inputs.prefetch else _cut(facts, run, index, folders, application)
+        late_roots = tuple(root for copy in late for root in copy.roots)
+        cut = None if inputs.prefetch else _cut(facts, run, index, late_roots, application)
         return cut if isinstance(cut, NeedsSources) else _Plan(run, inputs, placed, late, wanted, cut)
     return None
 
 
-def _locate(copies: tuple[Copy, ...], path: str) -> str | None:
-    return next((found for copy in reversed(copies) if (found := copy.locate(path)) is not None), None)
+def _unusual(facts: Facts, run: Instruction, placed: Placed, roots: tuple[str, ...]) -> str | None:
+    """Why the install is not one that simply runs, with a program that is not the application's own."""
+    if not placed.command.is_unconditional:
+        return "the install runs under a condition"
+    script = facts.script(run)
+    step = script.step_of(placed.command) + 1 if script is not None else 0
+    if script is not None and step < len(script.steps) and script.steps[step].joiner == "||":
+        return "a failure of the install is passed over"
+    program = placed.command.words[placed.command.head].text or ""
+    path = placed.path(program) if "/" in program else None
+    return "the program that installs comes from the sources" if path is not None and meets(path, roots) else None
 
 
-def _late(copies: tuple[Copy, ...], needed: frozenset[str]) -> tuple[Copy, ...]:
-    """The COPYs that bring sources which the install does not need."""
-    found = []
+def _late(facts: Facts, copies: tuple[Copy, ...], needed: tuple[ManifestFile, ...]) -> tuple[Copy, ...]:
+    """The COPYs that bring sources which the install does not need, and those behind them that must stay behind them."""
+    names = tuple(file.source for file in needed)
+    found: list[Copy] = []
     for copy in copies:
-        others = [p for p in copy.placements or () if p.source not in needed]
-        is_broad = any(p.is_folder and not _is_below(p.source, needed) for p in others)
-        if copy.placements is None or is_broad or any(_SOURCES.search(p.source) for p in others if not p.is_folder):
+        if copy.placements is None:
+            if not copy.is_remote:
+                found.append(copy)
+        elif any(_is_source(file, names) for file in _brought(facts, copy)) or any(_stays_behind(copy, one) for one in found):
             found.append(copy)
     return tuple(found)
 
 
-def _is_below(folder: str, needed: frozenset[str]) -> bool:
-    return any(folder == path or folder.startswith(path + "/") for path in needed)
+def _brought(facts: Facts, copy: Copy) -> Iterator[str]:
+    for placement in copy.placements or ():
+        if placement.is_folder:
+            yield from facts.context.walk(placement.source)
+        else:
+            yield placement.source
+
+
+def _is_source(file: str, needed: tuple[str, ...]) -> bool:
+    if any(file == name or file.startswith(f"{name}/") for name in needed):
+        return False
+    return _SOURCES.search(file) is not None and _TOOL_SETTINGS.search(file) is None
+
+
+def _stays_behind(copy: Copy, earlier: Copy) -> bool:
+    """Whether `copy` writes over what `earlier` has written, with something else."""
+    if not any(meets(root, earlier.roots) for root in copy.roots):
+        return False
+    alike = copy.instruction.keyword == "COPY" and copy.flags == earlier.flags
+    return not (alike and all(earlier.container_path(p.source) == p.path for p in copy.placements or ()))
 
 
 def _is_done(facts: Facts, stage: Stage, run: Instruction, inputs: Inputs) -> bool:
@@ -171,31 +219,37 @@ def _is_done(facts: Facts, stage: Stage, run: Instruction, inputs: Inputs) -> bo
     return False
 
 
-def _wanted(everything: tuple[Copy, ...], late: tuple[Copy, ...], inputs: Inputs) -> tuple[tuple[str, str], ...] | NeedsSources:
-    """(source, container path) of the manifests that only the late COPYs bring."""
+def _wanted(facts: Facts, run: Instruction, late: tuple[Copy, ...], inputs: Inputs) -> tuple[_Wanted, ...] | NeedsSources:
+    """The manifests that only the late COPYs bring."""
+    everything = facts.copies_before(run)
+    workdir = facts.state(run).workdir
     found = []
     for file in inputs.files:
         bringers = [copy for copy in everything if copy.brings(file.source) and copy.container_path(file.source) == file.path]
         if _AWKWARD.search(file.source):
             return NeedsSources(f"the name {file.source} cannot stand in a COPY as it is")
-        if bringers and all(copy in late for copy in bringers):
-            found.append((file.source, file.path))
+        if facts.context.kind(file.source) == "link":
+            return NeedsSources(f"{file.source} is a link")
+        if not bringers or not all(copy in late for copy in bringers):
+            continue
+        words = [word.text for word in bringers[-1].instruction.words]
+        relative = workdir is not None and (file.path + "/").startswith(workdir.rstrip("/") + "/")
+        if any("$" in word for word in words[:-1]) or ("$" in words[-1] and not relative):
+            return NeedsSources("a variable decides what the COPY brings, or where to")
+        found.append(_Wanted(file.source, file.path, bringers[-1]))
     return tuple(found)
 
 
 def _cut(
-    facts: Facts, run: Instruction, index: int, folders: tuple[str, ...], application: Application
+    facts: Facts, run: Instruction, index: int, roots: tuple[str, ...], application: Application
 ) -> int | NeedsSources | None:
     """The step behind which the RUN has to be cut, since what follows needs the sources; None for the whole RUN."""
     script, commands = facts.script(run), facts.placed(run)
     assert script is not None
     assert commands is not None
     last = index
-    for at in range(index + 1, len(commands)):
-        if reads_no_sources(commands[at], folders) or _is_cleanup(commands[at]):
-            last = at
-        else:
-            break
+    while last + 1 < len(commands) and (reads_no_sources(commands[last + 1], roots) or _empties_cache(commands[last + 1])):
+        last += 1
     if last + 1 == len(commands):
         return None
     rest = commands[last + 1 :]
@@ -204,7 +258,7 @@ def _cut(
         return NeedsSources("the RUN goes on with the sources, and is no chain of `&&` that could be cut in two", seen)
     if any(placed.command.name in _STATE for placed in commands[: last + 1]):
         return NeedsSources("what follows in the same RUN relies on its shell", seen)
-    if undoing := next((p for p in rest if _is_cleanup(p) or install_inputs(application, p) is not None), None):
+    if undoing := next((p for p in rest if _undoes(p, application)), None):
         there = facts.seen_command(run, undoing.command, "would no longer make the layer smaller")
         return NeedsSources("the RUN cleans up behind the install: cut in two, the layer would keep it all", (*seen, there))
     step = script.step_of(commands[last].command)
@@ -213,9 +267,22 @@ def _cut(
     return step
 
 
-def _is_cleanup(placed: Placed) -> bool:
-    args = placed.command.args
-    return bool(tuple(deleted((placed,)))) or placed.command.name == "rm" or "prune" in args[:1] or "clean" in args[:2]
+def _empties_cache(placed: Placed) -> bool:
+    """Whether a command empties a package manager's cache, and nothing else."""
+    gone = deleted((placed,))
+    return (
+        placed.command.name not in ("rm", "find")
+        and bool(gone)
+        and all(t.path.startswith(("cache:", "/var/cache")) for t in gone)
+    )
+
+
+def _undoes(placed: Placed, application: Application) -> bool:
+    """Whether a command takes away what an install before it brought."""
+    command = placed.command
+    if command.name in ("npm", "yarn", "pnpm", "bun"):
+        return "prune" in command.args or _empties_cache(placed) or install_inputs(application, placed) is not None
+    return command.name == "rm" or bool(deleted((placed,)))
 
 
 # -------------------------------------------------------------------- what stands in the way
@@ -227,28 +294,22 @@ def _obstacle(document: Document, facts: Facts, plan: _Plan) -> tuple[str, tuple
     for copy in plan.late:
         seen = (facts.seen(copy.instruction, "comes before the install"),)
         if copy.placements is None:
-            return "what it copies cannot be told: a variable, a flag, or a file that is not in the build context", seen
-        between = document.instructions[copy.instruction.index + 1 : plan.run.index]
-        for other in between:
-            if other in late:
-                continue
-            if reason := _blocks(facts, copy, other):
+            return copy.unknown, seen
+        for other in document.instructions[copy.instruction.index + 1 : plan.run.index]:
+            if other not in late and (reason := _blocks(facts, copy, other)):
                 return reason, (*seen, facts.seen(other, "stands in between"))
-    if any(flag.name == "mount" and "type=bind" in (flag.value or "") for flag in plan.run.flags):
-        return "the install reads files by a bind mount", (facts.seen(plan.run, "mounts them"),)
     return None
 
 
 def _blocks(facts: Facts, copy: Copy, other: Instruction) -> str | None:
     """Why `copy` cannot move past `other`."""
-    moved = copy.instruction
-    if other.keyword in ("ENV", "ARG") and "$" in moved.value:
+    if other.keyword in ("ENV", "ARG") and "$" in copy.instruction.value:
         return "a variable in the COPY changes on the way"
     if other.keyword == "WORKDIR" and not copy.destination.startswith("/"):
         return "WORKDIR changes on the way, and the destination is relative"
     if other.keyword == "RUN":
         commands = facts.placed(other)
-        free = commands is not None and all(reads_no_sources(p, (copy.folder or "/",)) for p in commands)
+        free = commands is not None and all(reads_no_sources(p, copy.roots) or _empties_cache(p) for p in commands)
         return None if free else "a RUN between the COPY and the install may read the sources"
     if other.keyword in ("COPY", "ADD"):
         return _overlap(facts, copy, other)
@@ -256,24 +317,13 @@ def _blocks(facts: Facts, copy: Copy, other: Instruction) -> str | None:
 
 
 def _overlap(facts: Facts, copy: Copy, other: Instruction) -> str | None:
-    stage = facts.document.stage_of(other)
-    same = next((c for c in facts.copies(stage) if c.instruction is other), None)
-    folder = same.folder if same else facts.state(other).path(other.words[-1].text)
-    apart = (
-        folder is not None and copy.folder is not None and not covers(copy.folder, folder) and not covers(folder, copy.folder)
-    )
-    if apart:
+    same = next((c for c in facts.copies(facts.document.stage_of(other)) if c.instruction is other), None)
+    if same is not None and same.placements is not None:
+        return "another COPY between them writes to the same place" if _stays_behind(same, copy) else None
+    folder = facts.state(other).path(other.words[-1].text)
+    if folder is not None and not meets(folder, copy.roots) and not any(root.startswith(folder) for root in copy.roots):
         return None
-    if same is not None and same.placements and all(copy.container_path(p.source) == p.path for p in same.placements):
-        return None  # the same files at the same places: it does not matter which comes last
     return "another COPY between them writes to the same place, and the later one counts"
-
-
-def _checks(facts: Facts, plan: _Plan) -> Iterator[Check]:
-    user = facts.state(plan.run).user
-    if user not in (None, "root", "0", "0:0", "root:root"):
-        seen = (facts.seen(plan.run, f"runs as {user}"),)
-        yield Check("the folders belong to the user of the install as before", holds=None, evidence=seen)
 
 
 # -------------------------------------------------------------------- writing
@@ -287,7 +337,11 @@ def _edits(document: Document, facts: Facts, plan: _Plan) -> tuple[tuple[Edit, .
     if plan.inputs.prefetch is not None:
         in_place = len(moved) == plan.run.index - moved[0].index
     lines = _copy_lines(facts, plan, facts.state(moved[0] if in_place else plan.run).workdir)
-    changes = [Change(Aspect.COPIES, added=tuple(entry for _, entry in lines))]
+    passing = [
+        i for i in moved if any(o.keyword in ("COPY", "ADD") and o not in moved for o in _behind_of(document, i, plan.run))
+    ]
+    entries = tuple(copy_entry(i) for i in passing)
+    changes = [Change(Aspect.COPIES, removed=entries, added=(*(entry for _, entry in lines), *entries))]
     head = [line for line, _ in lines]
     if plan.inputs.prefetch is not None:
         command = _prefetch(facts, plan)
@@ -295,6 +349,10 @@ def _edits(document: Document, facts: Facts, plan: _Plan) -> tuple[tuple[Edit, .
         changes.append(Change(Aspect.COMMANDS, added=commands_in(command)))
     edits = _arrange(document, facts, plan, head, in_place=in_place)
     return tuple(edits), tuple(changes)
+
+
+def _behind_of(document: Document, instruction: Instruction, run: Instruction) -> tuple[Instruction, ...]:
+    return document.instructions[instruction.index + 1 : run.index]
 
 
 def _arrange(document: Document, facts: Facts, plan: _Plan, head: list[str], *, in_place: bool) -> list[Edit]:
@@ -349,15 +407,14 @@ def _prefetch_commands(facts: Facts, plan: _Plan) -> tuple[str, ...]:
 
 def _copy_lines(facts: Facts, plan: _Plan, workdir: str | None) -> list[tuple[str, str]]:
     """The COPY instructions for the manifests, and how the contract writes them: one a folder, in the order needed."""
-    groups: dict[str, list[str]] = {}
-    for source, path in plan.wanted:
-        folder = path if facts.context.is_folder(source) else posixpath.dirname(path)
-        groups.setdefault(folder, []).append(source)
-    flags = [f"--{f.name}={f.value}" if f.value is not None else f"--{f.name}" for f in plan.late[-1].instruction.flags]
-    flags = [flag for flag in flags if flag.startswith(("--chown", "--chmod", "--link"))]
+    groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for wanted in plan.wanted:
+        folder = wanted.path if facts.context.is_folder(wanted.source) else posixpath.dirname(wanted.path)
+        kept = tuple(flag for flag in wanted.bringer.flags if flag.startswith(("--chown", "--chmod", "--link")))
+        groups.setdefault((folder, kept), []).append(wanted.source)
     lines = []
-    for folder, sources in groups.items():
-        words = [*flags, *sources, _destination(folder, workdir)]
+    for (folder, kept), sources in groups.items():
+        words = [*kept, *sources, _destination(folder, workdir)]
         lines.append((" ".join(["COPY", *words]), copy_text("COPY", *words)))
     return lines
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from optimizer.contract import command_entry
 from optimizer.dockerfile.edit import Edit
 from optimizer.dockerfile.shell import subcommand
+from optimizer.facts.manifests import Application
 from optimizer.facts.node import lock_in_step
 from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
@@ -79,19 +80,14 @@ class UseNpmCi:
 
 def _folder(facts: Facts, run: Instruction, placed: Placed) -> str | None:
     """The folder of the context whose package.json the command works on."""
-    stage = facts.document.stage_of(run)
-    path = placed.path("package.json")
-    for copy in reversed([c for s in stage.ancestry for c in facts.copies(s) if c.instruction.index < run.index]):
-        if path is not None and (source := copy.locate(path)) is not None and facts.context.is_file(source):
-            return posixpath.dirname(source)
-    return None
+    project = Application(facts, run).project(placed, "package.json")
+    return project.folder if project is not None else None
 
 
 def _lock_is_there(facts: Facts, run: Instruction, placed: Placed, folder: str) -> Check:
     """Whether the lock file is in the image when the command runs."""
-    stage = facts.document.stage_of(run)
     names = ("package-lock.json", "npm-shrinkwrap.json")
-    for copy in (c for s in stage.ancestry for c in facts.copies(s) if c.instruction.index < run.index):
+    for copy in facts.copies_before(run):
         for name in names:
             source = posixpath.join(folder, name)
             if facts.context.is_file(source) and copy.brings(source) and copy.container_path(source) == placed.path(name):

@@ -127,6 +127,11 @@ class BuildContext:
             if budget < 0:
                 return
 
+    def names(self, folder: str) -> tuple[str, ...]:
+        """What the builder gets directly in `folder`."""
+        here = clean(folder)
+        return tuple(n for n in sorted(self._entries(here)) if self.kind(posixpath.join(here, n)) is not None)
+
     def glob(self, pattern: str) -> tuple[str, ...]:
         """The paths that a COPY source stands for: itself, or what its wildcards match; empty where nothing is there."""
         path = clean(pattern)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from optimizer.dockerfile.document import Stage
     from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts.facts import Facts
+
+
+_ARCHIVE = re.compile(r"\.(tar|tgz|tbz2?|txz|gz|bz2|xz|zst)(\.\w+)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,8 @@ class Copy:
     """A COPY or ADD from the build context.
 
     `placements` is None where a source or the destination cannot be told: a variable, a remote file, a heredoc, a flag that
-    changes which files are taken. `folder` is the absolute destination, None where unknown.
+    changes which files are taken; `unknown` says which. `folder` is the absolute destination, None where unknown. `roots` are
+    the container paths that it writes: files, and what lies directly in a folder whose contents it copies.
     """
 
     instruction: Instruction
@@ -37,6 +42,8 @@ class Copy:
     destination: str
     folder: str | None
     placements: tuple[Placement, ...] | None
+    roots: tuple[str, ...]
+    unknown: str = ""
 
     def locate(self, path: str) -> str | None:
         """The path below the context of the file that this copy puts at container path `path`."""
@@ -56,6 +63,16 @@ class Copy:
             source == p.source or (p.is_folder and (p.source == "" or source.startswith(p.source + "/")))
             for p in self.placements or ()
         )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether all that it brings is from elsewhere: addresses, or heredocs."""
+        return all("://" in source or source.startswith("<<") for source in self.sources)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Its flags as they would be written."""
+        return tuple(f"--{f.name}" + ("" if f.value is None else f"={f.value}") for f in self.instruction.flags)
 
     def container_path(self, source: str) -> str | None:
         """Where the file `source` of the context lands."""
@@ -81,12 +98,31 @@ def _copy(facts: Facts, instruction: Instruction) -> Copy:
     state = facts.state(instruction)
     folder = state.path(destination)
     expanded = [expand(source, state.variables) for source in sources]
-    odd = any(flag.name in ("parents", "exclude") for flag in instruction.flags) or bool(instruction.heredocs)
-    placements: tuple[Placement, ...] | None = None
-    known = [source for source in expanded if source is not None and "://" not in source]
-    if folder is not None and not odd and len(known) == len(sources):
-        placements = _placements(facts, known, destination, folder)
-    return Copy(instruction, tuple(sources), destination, folder, placements)
+    unknown = ""
+    if any(flag.name in ("parents", "exclude") for flag in instruction.flags):
+        unknown = "a flag of the COPY decides which files it takes"
+    elif instruction.heredocs or any("://" in source for source in sources):
+        unknown = "it brings more than files of the build context"
+    elif folder is None or None in expanded:
+        unknown = "a variable decides what it copies, or where to"
+    known = [source for source in expanded if source is not None]
+    placements = None if unknown or folder is None else _placements(facts, known, destination, folder)
+    if placements is None and not unknown:
+        unknown = "what it copies is not in the build context"
+    unpacks = instruction.keyword == "ADD" and any(_ARCHIVE.search(p.source) for p in placements or ())
+    roots = _roots(facts, placements) if placements is not None and not unpacks else (folder or "/",)
+    return Copy(instruction, tuple(sources), destination, folder, placements, roots, unknown)
+
+
+def _roots(facts: Facts, placements: tuple[Placement, ...]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for placement in placements:
+        if placement.is_folder:
+            names = facts.context.names(placement.source)
+            found |= dict.fromkeys(posixpath.join(placement.path, name) for name in names)
+        else:
+            found[placement.path] = None
+    return tuple(found)
 
 
 def _placements(facts: Facts, sources: list[str], destination: str, folder: str) -> tuple[Placement, ...] | None:

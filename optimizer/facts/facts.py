@@ -35,6 +35,7 @@ class Facts:
         self.document = document
         self.context = context
         self._target = target
+        self._copies: dict[int, tuple[Copy, ...]] = {}
         self._scripts: dict[int, tuple[Script, Joined | None] | None] = {}
 
     def after(self, edits: Iterable[Edit]) -> Facts:
@@ -105,7 +106,14 @@ class Facts:
 
     def copies(self, stage: Stage) -> tuple[Copy, ...]:
         """The COPY and ADD instructions of `stage` that take files from the build context."""
-        return copies(self, stage)
+        if stage.index not in self._copies:
+            self._copies[stage.index] = copies(self, stage)
+        return self._copies[stage.index]
+
+    def copies_before(self, instruction: Instruction) -> tuple[Copy, ...]:
+        """Those of the instruction's stage and of the stages that it builds on, above the instruction, in file order."""
+        stages = reversed(tuple(self.document.stage_of(instruction).ancestry))
+        return tuple(c for stage in stages for c in self.copies(stage) if c.instruction.index < instruction.index)
 
     @cached_property
     def cache(self) -> CacheModel:

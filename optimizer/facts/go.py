@@ -35,7 +35,8 @@ def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSo
     seen = application.line(project.source("go.mod"), "require", "names the modules")
     if is_download:
         return Inputs("go mod download", files, (seen,))
-    if any(arg.startswith("-mod=") for arg in command.args) or any("GOFLAGS" in word for word in command.sets):
+    flags = (*command.args, *command.sets, *(f"GOFLAGS={application.variables.get('GOFLAGS') or ''}",))
+    if any("-mod" in flag for flag in flags) or "GOFLAGS" in " ".join(command.sets):
         return NeedsSources("the build says itself where its modules come from (-mod or GOFLAGS)")
     return Inputs("go mod download", files, (seen,), prefetch="go mod download", done_by=_is_download, folder=project.container)
 
@@ -59,12 +60,12 @@ def _manifests(application: Application, project: Project) -> tuple[ManifestFile
     """go.mod, go.sum and those of local replacements; empty where there is nothing to download."""
     path = project.source("go.mod")
     text = project.read("go.mod") or ""
-    above = project.folder
+    above = project.container
     while True:
-        work = posixpath.join(above, "go.work")
-        if application.context.kind(work) is not None:
+        work = application.source(posixpath.join(above, "go.work"))
+        if work is not None:
             return NeedsSources("a go.work joins several modules", (application.facts.seen_in(work, "joins them"),))
-        if not above:
+        if above == "/":
             break
         above = posixpath.dirname(above)
     if project.has("vendor"):

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from optimizer.dockerfile.patterns import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import re
+    from collections.abc import Callable, Iterable
 
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts.commands import Placed
-    from optimizer.facts.context import BuildContext
     from optimizer.facts.facts import Facts
     from optimizer.rewrite import Check, Evidence
 
@@ -44,32 +45,47 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class NeedsSources:
-    """An install that reads more of the application than can be told; `reason` says what, `evidence` where."""
+    """An install that reads more of the application than can be told; `reason` says what, `evidence` where.
+
+    `is_missing`: its manifest does not come from the build context, as far as that is known.
+    """
 
     reason: str
     evidence: tuple[Evidence, ...] = ()
+    is_missing: bool = False
 
 
 class Application:
-    """The application as the image has it at one RUN: container paths led back to the build context."""
+    """The application as the image has it just before `run`: container paths led back to the build context."""
 
-    def __init__(self, facts: Facts, locate: Callable[[str], str | None]) -> None:
+    def __init__(self, facts: Facts, run: Instruction) -> None:
         self.facts = facts
         self.context = facts.context
-        self._locate = locate
+        self.variables = facts.state(run).variables
+        self._copies = facts.copies_before(run)
 
     def source(self, container_path: str | None) -> str | None:
         """The path below the context of the file or folder at `container_path`, if it came from there and exists."""
-        found = self._locate(container_path) if container_path is not None else None
-        return found if found is not None and self.context.kind(found) is not None else None
+        if container_path is None:
+            return None
+        for copy in reversed(self._copies):
+            found = copy.locate(container_path)
+            if found is not None and self.context.kind(found) is not None:
+                return found
+        return None
+
+    def setting(self, placed: Placed, names: re.Pattern[str]) -> str | None:
+        """The first environment variable of a command whose name (or `NAME=value`) matches."""
+        words = (*placed.command.sets, *(f"{name}={value}" for name, value in self.variables.items()))
+        return next((word.partition("=")[0] for word in words if names.match(word)), None)
 
     def project(self, placed: Placed, manifest: str) -> Project | None:
         """The project whose `manifest` lies where a command runs, or None where no copy brings one."""
         path = placed.path(manifest)
         source = self.source(path)
-        if path is None or source is None or not self.context.is_file(source):
-            return None
-        return Project(self.context, posixpath.dirname(source), posixpath.dirname(path))
+        if path is None or source is None or not self.context.is_file(source) or posixpath.basename(source) != manifest:
+            return None  # under another name it is not the project's own
+        return Project(self, posixpath.dirname(source), posixpath.dirname(path))
 
     def line(self, path: str, word: str, claim: str) -> Evidence:
         """The first line of a file of the context that holds `word`."""
@@ -81,27 +97,38 @@ class Application:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A folder of the context with a manifest, and the container folder that it is copied to."""
+    """A container folder with a manifest, and the folder of the context that the manifest comes from.
 
-    context: BuildContext
+    Names are looked up where the install would find them, in the container, whichever COPY brings them there.
+    """
+
+    application: Application
     folder: str
     container: str
 
+    def path(self, name: str) -> str:
+        """The container path of `name` in the project."""
+        return posixpath.normpath(posixpath.join(self.container, name))
+
     def source(self, name: str) -> str:
         """The path below the context of `name` in the project."""
-        return clean(posixpath.join(self.folder, name))
+        return self.application.source(self.path(name)) or clean(posixpath.join(self.folder, name))
 
     def has(self, name: str) -> bool:
-        """Whether the builder gets a file or folder of that name."""
-        return self.context.kind(self.source(name)) is not None
+        """Whether a copy brings a file or folder of that name."""
+        return self.application.source(self.path(name)) is not None
 
     def read(self, name: str) -> str | None:
-        return self.context.read(self.source(name))
+        source = self.application.source(self.path(name))
+        return self.application.context.read(source) if source is not None else None
 
     def files(self, *names: str) -> tuple[ManifestFile, ...]:
-        """Those of `names` that are there."""
-        return tuple(
-            ManifestFile(self.source(name), posixpath.normpath(posixpath.join(self.container, name)))
-            for name in names
-            if self.has(name)
-        )
+        """Those of `names` that a copy brings."""
+        found = ((self.application.source(self.path(name)), self.path(name)) for name in names)
+        return tuple(ManifestFile(source, path) for source, path in found if source is not None)
+
+
+def distinct(files: Iterable[ManifestFile]) -> tuple[ManifestFile, ...]:
+    """`files` without repetitions, and without what lies in a folder that is among them."""
+    unique = tuple(dict.fromkeys(files))
+    return tuple(f for f in unique if not any(f.source.startswith(f"{other.source}/") for other in unique))

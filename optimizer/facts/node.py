@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.dockerfile.patterns import matches
 from optimizer.dockerfile.shell import read_script
-from optimizer.facts.manifests import Inputs, NeedsSources
+from optimizer.facts.manifests import Inputs, ManifestFile, NeedsSources, distinct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,18 +38,41 @@ _DEPENDENCIES = (
     "overrides",
     "resolutions",
 )
-_LIFECYCLE = ("preinstall", "install", "postinstall", "prepublish", "preprepare", "prepare", "postprepare")
-_LOCAL_SPEC = re.compile(r"^(file:|link:|portal:|\.{1,2}/|~/|/)|^patch:.*#(?!~?/?(\./)?\.yarn/patches/)")
-# Programs in lifecycle scripts that read no source file (husky and its like look for .git and go on without it).
+_LIFECYCLE = (
+    "pnpm:devPreinstall",
+    "preinstall",
+    "install",
+    "postinstall",
+    "prepublish",
+    "preprepare",
+    "prepare",
+    "postprepare",
+    "dependencies",
+)
+_LOCAL_SPEC = re.compile(
+    r"^(file:|link:|portal:|\.{1,2}/|~/|/)|^patch:.*#(?!~?/?(\./)?\.yarn/patches/)|^(?!\w+:)\S+\.(tgz|tar\.gz|tar)$"
+)
+# Programs in lifecycle scripts that read no source file (husky looks for .git and goes on without it; lefthook does not).
+_PUPPETEER = (
+    ".puppeteerrc.cjs",
+    ".puppeteerrc.js",
+    ".puppeteerrc.json",
+    ".puppeteerrc",
+    "puppeteer.config.js",
+    "puppeteer.config.cjs",
+)
 _PRISMA = ("prisma", "prisma.config.ts", "prisma.config.js", "schema.prisma")
-_HARMLESS = frozenset({"husky", "echo", "true", "exit", "is-ci", "is-ci-cli", "lefthook", "simple-git-hooks", ":", "pinst"})
-_VALUED = frozenset({"--prefix", "--registry", "--cache", "--userconfig", "-C", "--cwd", "--filter", "-F", "--dir"})
+_HARMLESS = frozenset({"husky", "echo", "true", "exit", "is-ci", "is-ci-cli", "simple-git-hooks", ":", "pinst", "only-allow"})
+# Options with a value as the next word that have no part in which files are read.
+_HARMLESS_VALUES = frozenset({"--network-timeout", "--network-concurrency", "--loglevel", "--fetch-timeout", "--maxsockets"})
+_CERTIFICATES = re.compile(r"^\s*(cafile|certfile|keyfile|cert|key)\s*=", re.MULTILINE)
+_VALUED = frozenset({"--prefix", "--cache", "--userconfig", "-C", "--cwd", "--filter", "-F", "--dir", "--cafile"})
 
 
 def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSources | None:
     """What an npm, Yarn, pnpm or Bun install of a project reads, or None for another command."""
     tool, args = placed.command.name or "", placed.command.args
-    plain = [arg for arg in args if not arg.startswith("-")]
+    plain = [a for i, a in enumerate(args) if not a.startswith("-") and (i == 0 or args[i - 1] not in _HARMLESS_VALUES)]
     verb = plain[0] if plain else None
     if tool not in _INSTALLS or verb not in _INSTALLS[tool] or any(a in ("-g", "--global", "--version") for a in args):
         return None
@@ -60,7 +83,7 @@ def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSo
     project = application.project(placed, "package.json")
     package = _json(project.read("package.json")) if project is not None else None
     if project is None or package is None:
-        return NeedsSources(f"`{placed.command}` runs where no readable package.json of the build context is")
+        return NeedsSources(f"`{placed.command}` runs where no readable package.json of the build context is", is_missing=True)
     if project.has("node_modules"):
         return NeedsSources("node_modules of the build context would overwrite what the install makes")
     what = " ".join(word for word in (tool, verb) if word)
@@ -102,21 +125,54 @@ def _inputs(
     if isinstance(members, NeedsSources):
         return members
     manifest = project.source("package.json")
-    if project.has(".yarn/cache"):
-        return NeedsSources(".yarn/cache holds the packages themselves")
-    files = [*project.files("package.json", *_FILES[tool])]
+    if reason := _more_than_manifests(project, tool, package, members):
+        return NeedsSources(reason)
+    files = [*project.files("package.json", *_FILES[tool]), *_named_in_settings(project, tool)]
     seen = [application.facts.seen_in(manifest, "names the packages, and none in a folder of the sources")]
     for member in ("", *members):
         found = _package_files(application, project, member, ignores_scripts=ignores_scripts)
         if isinstance(found, NeedsSources):
             return found
         files += project.files(*found)
-    if tool == "pnpm":
-        patched = (_pnpm_workspace(project) or {}).get("patchedDependencies")
-        files += project.files(*(str(path) for path in patched.values())) if isinstance(patched, dict) else ()
     if members:
         seen.append(application.line(manifest, "workspaces", f"has {len(members)} workspaces"))
-    return Inputs(what, tuple(dict.fromkeys(files)), tuple(seen))
+    return Inputs(what, distinct(files), tuple(seen))
+
+
+def _more_than_manifests(project: Project, tool: str, package: dict[str, Any], members: tuple[str, ...]) -> str | None:
+    """What an install of this project reads or keeps beside manifests, if it is more than can be copied by name."""
+    for name in (".yarn/cache", ".yarn/unplugged"):
+        if project.has(name):
+            return f"{name} holds the packages themselves"
+    for member in members:
+        if project.has(posixpath.join(member, "node_modules")):
+            return "node_modules of the build context would overwrite what the install makes"
+    if tool == "yarn" and "offline-mirror" in (project.read(".yarnrc") or ""):
+        return "the packages come from a mirror in the sources"
+    if _CERTIFICATES.search(project.read(".npmrc") or ""):
+        return ".npmrc names a certificate of the sources"
+    settings = str(
+        [package.get("dependenciesMeta"), project.read(".npmrc"), _pnpm_workspace(project) if tool == "pnpm" else ""]
+    )
+    if tool == "pnpm" and re.search(
+        r"'injected': True|inject-?workspace-?packages['\"]?\s*[:=]\s*true", settings, re.IGNORECASE
+    ):
+        return "pnpm copies the workspaces into node_modules at install"
+    overrides = (_pnpm_workspace(project) or {}).get("overrides") if tool == "pnpm" else None
+    if any(_LOCAL_SPEC.match(spec) for _, spec in _specs(overrides)):
+        return "pnpm-workspace.yaml replaces a package by a folder of the sources"
+    return None
+
+
+def _named_in_settings(project: Project, tool: str) -> tuple[ManifestFile, ...]:
+    """The patches and plugins that a package manager's own settings name."""
+    names: list[str] = []
+    if tool == "pnpm":
+        patched = (_pnpm_workspace(project) or {}).get("patchedDependencies")
+        names += (str(path) for path in patched.values()) if isinstance(patched, dict) else ()
+    if tool == "yarn":
+        names += re.findall(r"^\s*-?\s*(?:path|yarnPath):\s*['\"]?([^'\"\s]+)", project.read(".yarnrc.yml") or "", re.MULTILINE)
+    return project.files(*names)
 
 
 def _package_files(
@@ -128,8 +184,10 @@ def _package_files(
     package = _json(project.read(name))
     if package is None:
         return NeedsSources(f"{path} cannot be read")
-    for table in _DEPENDENCIES:
-        for dependency, spec in _specs(package.get(table)):
+    pnpm_table = package.get("pnpm")
+    overrides = pnpm_table.get("overrides") if isinstance(pnpm_table, dict) else None
+    for table in (*(package.get(name) for name in _DEPENDENCIES), overrides):
+        for dependency, spec in _specs(table):
             if _LOCAL_SPEC.match(spec):
                 seen = application.line(path, f'"{dependency}"', "is a folder or a file of the sources")
                 return NeedsSources(f"{dependency} is installed from the sources ({spec})", (seen,))
@@ -146,9 +204,14 @@ def _package_files(
         files += read
     if any(d in ("@prisma/client", "prisma") for table in _DEPENDENCIES for d, _ in _specs(package.get(table))):
         files += (posixpath.join(member, n) for n in _PRISMA)
-    pnpm = package.get("pnpm")
-    patched = pnpm.get("patchedDependencies") if isinstance(pnpm, dict) else None
-    return [*files, *(posixpath.join(member, str(p)) for p in (patched or {}).values())]
+        schema = package["prisma"].get("schema") if isinstance(package.get("prisma"), dict) else None
+        files += [posixpath.join(member, str(schema))] if schema else []
+    if any(d == "puppeteer" for table in _DEPENDENCIES for d, _ in _specs(package.get(table))):
+        files += (posixpath.join(member, n) for n in _PUPPETEER)
+    pnpm = package.get("pnpm") if isinstance(package.get("pnpm"), dict) else {}
+    for patched in (package.get("patchedDependencies"), (pnpm or {}).get("patchedDependencies")):
+        files += (posixpath.join(member, str(p)) for p in patched.values()) if isinstance(patched, dict) else ()
+    return files
 
 
 def _lifecycle(application: Application, path: str, member: str, package: dict[str, Any]) -> list[str] | NeedsSources:
@@ -192,12 +255,19 @@ def _script_files(text: str) -> list[str] | None:
         if words[0] in _HARMLESS:
             continue
         if words[0] == "patch-package":
-            files.append("patches")
+            files += _patch_folders(words[1:])
         elif words == ["prisma", "generate"]:
             files += _PRISMA
         else:
             return None
     return files
+
+
+def _patch_folders(options: list[str]) -> list[str]:
+    for index, option in enumerate(options):
+        if option.startswith("--patch-dir"):
+            return [option.partition("=")[2] or (options[index + 1] if index + 1 < len(options) else "patches")]
+    return ["patches"]
 
 
 # -------------------------------------------------------------------- workspaces
@@ -229,7 +299,7 @@ def _pnpm_workspace(project: Project) -> dict[str, Any] | None:
 
 
 def _expanded(project: Project, globs: list[str]) -> Iterator[str]:
-    for path in project.context.walk(project.folder):
+    for path in project.application.context.walk(project.folder):
         folder, name = posixpath.split(path)
         member = posixpath.relpath(folder, project.folder or ".") if folder != project.folder else ""
         if name != "package.json" or not member or "node_modules" in member.split("/"):

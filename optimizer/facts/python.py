@@ -27,10 +27,15 @@ _SOURCE_OPTIONS = ("-e", "--editable", "-f", "--find-links")
 # Options of pip that take the next word as their value.
 _VALUED = frozenset(
     """-i --index-url --extra-index-url --src --python --platform --python-version --implementation
-    --abi --trusted-host --timeout --retries --proxy --cert --log --cache-dir --progress-bar --upgrade-strategy -C
+    --abi --trusted-host --timeout --retries --proxy --log --cache-dir --progress-bar --upgrade-strategy -C
     --config-settings --global-option --no-binary --only-binary --report --use-feature --index-strategy -p""".split()
 )
-_LOCAL = re.compile(r"^(\.{0,2}/|~/|\.{1,2}$|\.\[|file:)|@\s*(file:|\.{0,2}/)")
+_LOCAL = re.compile(
+    r"^(\.{0,2}/|~/|\.{1,2}$|\.\[|file:)|@\s*(file:|\.{0,2}/)|^(?!\S+://)[^\s@=<>!~;\[]*/|^(?!\S+://)\S+\.(whl|tgz|zip|tar\.\w+)(?=\s|;|$)"
+)
+# Environment variables by which pip and uv are told of more files.
+_TELLING = re.compile(r"(PIP|UV)_(CONSTRAINT|REQUIREMENT|FIND_LINKS|CONFIG_FILE|BUILD_CONSTRAINT|EDITABLE|CERT|OVERRIDE)S?=")
+_ELSEWHERE = ("--directory", "--project", "-C", "-P")
 _MAX_DEPTH = 12
 
 
@@ -46,6 +51,10 @@ def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSo
         name, args = args[1], args[2:]
     plain = [arg for arg in args if not arg.startswith("-")]
     verb = plain[0] if plain else ""
+    if name in ("pip", "pip3", "uv") and (told := application.setting(placed, _TELLING)):
+        return NeedsSources(f"{told} names a file that is read as well") if verb in ("install", "sync", "pip") else None
+    if name in ("uv", "poetry") and any(arg.partition("=")[0] in _ELSEWHERE for arg in args) and verb in ("sync", "install"):
+        return NeedsSources(f"`{placed.command}` works on a folder that its options name")
     if re.fullmatch(r"pip[\d.]*", name) and verb == "install":
         return _pip(application, placed, args[args.index("install") + 1 :])
     if name == "uv" and plain[:2] == ["pip", "install"]:
@@ -77,11 +86,13 @@ def _pip(application: Application, placed: Placed, args: tuple[str, ...]) -> Inp
             here += found
         elif option.startswith(_SOURCE_OPTIONS) and not option.startswith("--ex"):
             return NeedsSources(f"pip reads {arg} {waiting[0] if waiting else ''}".rstrip() + " from the sources")
+        elif option in ("--cert", "--client-cert"):
+            return NeedsSources("pip reads a certificate from the sources")
         elif option in ("-t", "--target", "--prefix", "--root"):
             return NeedsSources(f"pip installs into a folder of its own ({arg}), which the sources could overwrite")
         elif option in _VALUED:
             waiting = waiting if equals else waiting[1:]
-        elif not arg.startswith("-") and (_LOCAL.search(arg) or arg.endswith((".whl", ".tar.gz", ".zip"))):
+        elif not arg.startswith("-") and _LOCAL.search(arg):
             return NeedsSources(f"`pip install {arg}` builds the sources: before them it would install an empty package")
     if not files:
         return None
@@ -106,7 +117,7 @@ def _requirements(
     if path is not None and not re.search(r"\.(txt|in|pip|req)$|requirements", path):
         return NeedsSources(f"{shown} is no list of requirements: resolving it can take the sources")
     if path is None or text is None or container_path is None:
-        return NeedsSources(f"{shown} is not in the build context, or is a link")
+        return NeedsSources(f"{shown} is not in the build context, or is a link", is_missing=True)
     if path in files or depth > _MAX_DEPTH:
         return []
     files[path] = ManifestFile(path, container_path)
@@ -159,7 +170,7 @@ def _project_table(application: Application, placed: Placed, what: str) -> tuple
     except tomllib.TOMLDecodeError:
         table = {}
     if project is None or not table:
-        return NeedsSources(f"`{what}` runs where no readable pyproject.toml of the build context is")
+        return NeedsSources(f"`{what}` runs where no readable pyproject.toml of the build context is", is_missing=True)
     if project.has(".venv"):
         return NeedsSources(".venv of the build context would overwrite the one that the install makes")
     return project, table
@@ -187,14 +198,18 @@ def _uv(application: Application, placed: Placed, args: tuple[str, ...]) -> Inpu
     project, table = found
     seen = application.facts.seen_in(project.source("pyproject.toml"), "names the dependencies")
     settings = table.get("tool", {}).get("uv", {})
-    if _has_path(settings.get("sources", {})) or "workspace" in settings:
+    names_files = re.search(r"file:|'\.{1,2}/|@\s*\.{0,2}/", str([table.get("project", {}), settings]))
+    if _has_path(settings.get("sources", {})) or "workspace" in settings or "find-links" in settings or names_files:
         return NeedsSources("pyproject.toml has a dependency or a member in a folder of the sources", (seen,))
     if not project.has("uv.lock"):
         return NeedsSources("without uv.lock, uv reads the project itself to resolve it", (seen,))
     files = project.files("pyproject.toml", "uv.lock", "uv.toml", ".python-version")
+    dynamic = table.get("project", {}).get("dynamic", [])
+    if {"dependencies", "optional-dependencies"} & set(dynamic):
+        return NeedsSources("the sources decide the dependencies: pyproject.toml calls them dynamic", (seen,))
     if "--no-install-project" in args or ("build-system" not in table and settings.get("package") is not True):
         return Inputs("uv sync", files, (seen,))
-    if table.get("project", {}).get("dynamic") and "--frozen" not in args:
+    if dynamic and "--frozen" not in args:
         return NeedsSources("pyproject.toml has dynamic fields, which the sources decide", (seen,))
     return _prefetched("uv sync", "--no-install-project", files, seen, placed)
 
@@ -218,7 +233,7 @@ def _pipenv(application: Application, placed: Placed) -> Inputs | NeedsSources:
     project = application.project(placed, "Pipfile")
     text = project.read("Pipfile") if project is not None else None
     if project is None or text is None:
-        return NeedsSources("pipenv runs where no readable Pipfile of the build context is")
+        return NeedsSources("pipenv runs where no readable Pipfile of the build context is", is_missing=True)
     path = project.source("Pipfile")
     if re.search(r"\b(path|file|editable)\s*=", text):
         return NeedsSources("Pipfile has a dependency in a folder of the sources", (application.line(path, "=", "names it"),))
@@ -229,5 +244,5 @@ def _pipenv(application: Application, placed: Placed) -> Inputs | NeedsSources:
 def _has_path(value: object) -> bool:
     """Whether a table of dependencies has one with a `path`."""
     if isinstance(value, dict):
-        return any((key == "path" and isinstance(item, str)) or _has_path(item) for key, item in value.items())
+        return any((key in ("path", "file") and isinstance(item, str)) or _has_path(item) for key, item in value.items())
     return isinstance(value, list) and any(_has_path(item) for item in value)
