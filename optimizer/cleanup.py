@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from optimizer.layers import append_command, commands_in
+from optimizer.layers import append_command, as_run, commands_in
 from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety
 
 if TYPE_CHECKING:
@@ -38,12 +38,13 @@ class PackageCache:
             filling = next((c for c in (script.commands if script else ()) if self.fills(c)), None)
             if filling is None or self.is_emptied(facts, run):
                 continue
+            text = as_run(filling, self.command(filling))
             here = facts.seen_command(run, filling, f"leaves {self.what} in the layer")
             if facts.has_cache_mount(run):
                 yield Refusal(transform, "emptying the cache would empty the mount that other builds share", (here,))
             elif reason := self.objection(facts, run):
                 yield Refusal(transform, reason, (here,))
-            elif (edit := append_command(facts, run, self.command(filling))) is None:
+            elif (edit := append_command(facts, run, text)) is None:
                 yield Refusal(transform, "nothing can be appended to this script", (here,))
             else:
                 yield Rewrite(
@@ -52,5 +53,5 @@ class PackageCache:
                     safety=Safety.SAFE,
                     edits=(edit,),
                     evidence=(here,),
-                    changes=(Change(Aspect.COMMANDS, added=commands_in(self.command(filling))),),
+                    changes=(Change(Aspect.COMMANDS, added=commands_in(text)),),
                 )

@@ -190,7 +190,9 @@ class _Run:
         """A refusal where the author switched this rewrite off beside one of the instructions that it touches."""
         names = rewrite.transform.meta.answers_to
         for instruction in self.document.instructions:
-            if any(_touches(edit.span, instruction.span) for edit in rewrite.edits):
+            here = {item.at.line for item in rewrite.evidence} if not rewrite.edits else set()
+            beside = self.document.source.origin(instruction.span.start) in here
+            if beside or any(_touches(edit.span, instruction.span) for edit in rewrite.edits):
                 for found in instruction.pragmas:
                     if found.covers(names):
                         return Refusal(rewrite.transform, "switched off by a comment", (_seen(facts, instruction, found),))

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 # What changes the shell that later commands run in; joined RUNs must not pass it on.
 _STATE = frozenset(
     """cd pushd popd export declare typeset readonly unset umask set trap source . alias unalias ulimit shopt enable hash exit
-    return local""".split()
+    return local eval read mapfile readarray getopts let""".split()
 )
 # What must stay in a shell, or a layer, of its own: it replaces the shell, or leaves something running behind it.
-_ALONE = frozenset({"exec", "wait", "nohup", "service", "systemctl", "pg_ctl", "supervisord", "mysqld_safe", "dockerd"})
+_ALONE = frozenset(
+    """exec wait service systemctl pg_ctl pg_ctlcluster apachectl apache2ctl supervisord mysqld mysqld_safe mariadbd postgres
+    mongod redis-server nginx httpd apache2 sshd cron crond memcached rabbitmq-server dockerd su runuser gosu setpriv""".split()
+)
+_DETACHES = re.compile(r"--(daemonize|daemon|detach|fork|background)$|-daemon$")
 MAX_COMMANDS = 12
 
 
@@ -29,13 +33,20 @@ def append_command(facts: Facts, run: Instruction, command: str) -> Edit | None:
     if script is None or not facts.is_editable(run) or not script.steps or script.tail == "&":
         return None
     last = script.steps[-1]
-    ends = [c for c in script.commands if last.span.contains(c.span) and c.name in ("exit", "exec", "return")]
-    if ends or "<<" in script.text[last.span.start : last.span.end]:
+    inside = [c for c in script.commands if last.span.contains(c.span)]
+    if any(c.name in ("exit", "exec", "return") for c in inside) or "<<" in script.text[last.span.start : last.span.end]:
         return None
-    joiner = ";" if script.expects_errexit and last.joiner == ";" else "&&"
+    joiner = _joiner(facts, run, script, is_negated=any("negated" in c.guards for c in inside))
+    if joiner is None:
+        return None
     at = facts.source_span(run, last.span).end
     above, start = facts.document.chain(run, joiner)
     return Edit(Span(at, at), f"{above}{start}{command}")
+
+
+def as_run(command: Command, text: str) -> str:
+    """`text` with the `sudo` that `command` was run with, if it was."""
+    return f"sudo {text}" if command.words and command.words[0].text == "sudo" else text
 
 
 def commands_in(text: str) -> tuple[str, ...]:
@@ -44,6 +55,21 @@ def commands_in(text: str) -> tuple[str, ...]:
     if script is None:
         raise ValueError(f"not a readable script: {text}")
     return tuple(str(command) for command in script.commands)
+
+
+def _joiner(facts: Facts, run: Instruction, script: Script, *, is_negated: bool) -> str | None:
+    """What to put between a script's last statement and one more command, so that a failure still ends the RUN.
+
+    Under `set -e` a loop or a group on the left of `&&` would go on behind a failure: there only a `;` will do, and that only
+    where the statement stands alone. None where neither works.
+    """
+    last = script.steps[-1]
+    if not (script.expects_errexit or facts.state(run).has_errexit):
+        return "&&"
+    is_switched_off = any(c.name == "set" and any(arg.startswith("+") for arg in c.args) for c in script.commands)
+    if last.joiner == ";" and not is_negated and not is_switched_off:
+        return ";"
+    return "&&" if script.ends_plainly else None
 
 
 def insert_words(
@@ -65,7 +91,12 @@ def insert_words(
     if "\n" not in gap:
         return (Edit(Span(after, after), "".join(f"{word} " for word in (*options, *names))),), text
     edits = [Edit(Span(before, before), "".join(f" {option}" for option in options))] if options else []
-    if names:
+    if names and re.search(r"^[ \t]*#", gap, re.MULTILINE):  # the comment is about the first name: stay in front of it
+        index_below = source.line_index(before) + 1
+        line, text_below = source.line_starts[index_below], source.line(index_below)
+        indent = text_below[: len(text_below) - len(text_below.lstrip(" \t"))]
+        edits.append(Edit(Span(line, line), "".join(f"{indent}{n} {facts.document.escape}{source.newline}" for n in names)))
+    elif names:
         edits.append(Edit(Span(after, after), "".join(f"{name}{_line_break(facts, after)}" for name in names)))
     return tuple(edits), text
 
@@ -131,7 +162,7 @@ def why_not_joined(facts: Facts, runs: list[Instruction]) -> tuple[str, Instruct
             return reason, run
     if total > MAX_COMMANDS:
         return f"one RUN of {total} commands would be hard to read", runs[-1]
-    if read_script(" && ".join(run.value for run in runs)) is None:
+    if read_script(" && ".join(run.value.rstrip("; ") for run in runs)) is None:
         return "joined, their scripts could not be read any more", runs[-1]
     return None
 
@@ -139,9 +170,9 @@ def why_not_joined(facts: Facts, runs: list[Instruction]) -> tuple[str, Instruct
 def _why_alone(facts: Facts, run: Instruction, script: Script, *, is_last: bool) -> str | None:
     if not script.steps:
         return "it runs nothing"
-    if any(c.name in _ALONE or "background" in c.guards for c in script.commands) or script.tail == "&":
+    if any(_starts_something(c) for c in script.commands) or script.tail == "&":
         return "it starts something that must end with its own shell"
-    if any(c.name is None or c.name.endswith("ctl") for c in script.commands):
+    if any(c.name is None for c in script.commands):
         return "what it runs is only known when it runs"
     if is_last:
         return None
@@ -149,9 +180,17 @@ def _why_alone(facts: Facts, run: Instruction, script: Script, *, is_last: bool)
         return "it ends in a comment that would swallow what follows"
     if "<<" in script.text:
         return "it holds a heredoc"
-    if script.expects_errexit or (facts.state(run).has_errexit and not script.is_chain):
+    if script.expects_errexit or (facts.state(run).has_errexit and not script.is_plain_chain):
         return "it relies on `set -e`, which does not hold on the left of `&&`"
     return None
+
+
+def _starts_something(command: Command) -> bool:
+    """Whether a command leaves a program running, or hands on to one that nothing here can look into."""
+    if command.name in _ALONE or "background" in command.guards or any(w.text == "nohup" for w in command.words[:1]):
+        return True
+    is_init_script = (command.words[command.head].text or "").startswith("/etc/init.d/") if command.words else False
+    return is_init_script or any(_DETACHES.search(arg) for arg in command.args)
 
 
 def join_runs(facts: Facts, runs: list[Instruction]) -> tuple[Edit, ...]:
@@ -162,7 +201,7 @@ def join_runs(facts: Facts, runs: list[Instruction]) -> tuple[Edit, ...]:
     first, last = ends[0][0], ends[-1][1]
     edits = [Edit(Span(first, first), brackets[0][0])] if brackets[0][0] else []
     for index in range(1, len(runs)):
-        comments = _comment_lines(facts, runs[index - 1], runs[index])
+        comments = _comment_lines(facts, ends[index - 1][1], ends[index][0])
         text = f"{brackets[index - 1][1]}{above}{comments}{start}{brackets[index][0]}"
         edits.append(Edit(Span(ends[index - 1][1], ends[index][0]), text))
     if brackets[-1][1]:
@@ -178,10 +217,14 @@ def _brackets(facts: Facts, run: Instruction, *, is_last: bool) -> tuple[str, st
     """What to put around a script so that its neighbours neither share its state nor change how it ends."""
     script = facts.script(run)
     assert script is not None
-    changes_state = any(c.name in _STATE or c.name == "" or "function" in c.guards for c in script.commands)
+    own = [c for c in script.commands if "subshell" not in c.guards]
+    changes_state = any(c.name in _STATE or c.name == "" or c.guards & {"function", "loop"} for c in own)
     if changes_state and not is_last:
-        return "(", ")"
-    return ("", "") if script.is_chain else ("{ ", "; }")
+        nested = script.text.lstrip().startswith("(")  # `((` would be arithmetic
+        return ("( ", ")") if nested else ("(", ")")
+    if script.is_chain:
+        return "", ""
+    return ("{ ", " }") if script.tail == ";" else ("{ ", "; }")
 
 
 def _ends(facts: Facts, run: Instruction) -> tuple[int, int]:
@@ -189,12 +232,13 @@ def _ends(facts: Facts, run: Instruction) -> tuple[int, int]:
     script = facts.script(run)
     assert script is not None
     first = facts.source_span(run, script.steps[0].span).start
-    return first, facts.source_span(run, script.steps[-1].span).end
+    end = len(script.text.rstrip()) if script.tail == ";" and not script.comments else script.steps[-1].span.end
+    return first, facts.source_span(run, Span(script.steps[-1].span.start, end)).end
 
 
-def _comment_lines(facts: Facts, run: Instruction, following: Instruction) -> str:
-    """The comment lines between two RUNs, as they stand."""
+def _comment_lines(facts: Facts, start: int, end: int) -> str:
+    """The comment lines between two places in the file, as they stand."""
     source = facts.document.source
-    lines = range(run.line.end + 1, following.line.first)
+    lines = range(source.line_index(start) + 1, source.line_index(end))
     found = [source.line(i).rstrip("\r\n") for i in lines if source.line(i).lstrip().startswith("#")]
     return "".join(f"{text}{source.newline}" for text in found)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _REMOTE = re.compile(r"^(https?|ftp)://|^git@|\.git(#|$)|^git://|^ssh://", re.IGNORECASE)
 _ADD_ONLY = ("checksum", "keep-git-dir", "unpack")
 # What Docker unpacks: tar, gzip, bzip2, xz, zstd, by their first bytes (a tar has its mark at offset 257).
+_TAR_BLOCK = 512
 _MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 _ARCHIVE_NAME = re.compile(r"\.(tar(\.\w+)?|tgz|tbz2?|txz|tzst|gz|bz2|xz|zst)$", re.IGNORECASE)
 
@@ -73,6 +74,20 @@ def _checks(facts: Facts, instruction: Instruction, sources: list[str]) -> Itera
         yield _check(facts, source)
 
 
+def _is_tar(data: bytes) -> bool:
+    """Whether `data` is a tar, of the oldest format too, which has no mark but a checksum."""
+    if len(data) < _TAR_BLOCK:
+        return False
+    import io
+    import tarfile
+
+    try:
+        tarfile.open(fileobj=io.BytesIO(data), mode="r:").close()
+    except tarfile.TarError:
+        return False
+    return True
+
+
 def _check(facts: Facts, source: str) -> Check:
     context = facts.context
     if "$" in source:
@@ -86,7 +101,9 @@ def _check(facts: Facts, source: str) -> Check:
         head = context.read_bytes(path)
         if head is None:
             return Check(f"{path} is a link, or too large to look into: it may be an archive", holds=False)
-        if head.startswith(_MAGIC) or head[257:262] == b"ustar" or (_ARCHIVE_NAME.search(path) and not head):
+        if head.startswith(b"version https://git-lfs"):
+            return Check(f"{path} is kept elsewhere (Git LFS): it may be an archive", holds=False)
+        if head.startswith(_MAGIC) or _is_tar(head) or (_ARCHIVE_NAME.search(path) and not head):
             seen = facts.seen_in(path, "starts like an archive")
             return Check(f"{path} is an archive: ADD unpacks it", holds=False, evidence=(seen,))
     seen_paths = tuple(facts.seen_in(path, "is a file or a folder, no archive") for path in paths[:3])

@@ -8,10 +8,11 @@ Source: Docker's best practices, "apt-get"; hadolint DL3009.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from optimizer.facts.commands import APT_LISTS, is_apt
-from optimizer.layers import append_command
+from optimizer.facts.commands import APT_LISTS, covers, deleted, is_apt
+from optimizer.layers import append_command, as_run
 from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety
 from optimizer.transform import Meta, Phase
 
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
     from optimizer.dockerfile.document import Document
     from optimizer.dockerfile.instruction import Instruction
-    from optimizer.dockerfile.shell import Command
+    from optimizer.dockerfile.shell import Command, Script
     from optimizer.facts import Facts
 
+_CALLS_APT = re.compile(r"(?<![\w./-])(apt|apt-get|aptitude|apt-cache|apt-file|rosdep)(?![\w./=-])")
+_HARMLESS = ("clean", "autoclean", "distclean", "purge", "remove", "autoremove")
 _CLEANUP = f"rm -rf {APT_LISTS}/*"
 
 
@@ -32,7 +35,7 @@ class CleanAptLists:
     def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
         for run in facts.shipped_runs():
             downloaded = _update(facts, run)
-            if downloaded is None or facts.deletes(run, APT_LISTS) or facts.is_mounted(run, APT_LISTS):
+            if downloaded is None or _is_cleaned(facts, run, downloaded) or facts.is_mounted(run, APT_LISTS):
                 continue
             here = facts.seen_command(run, downloaded, "downloads the lists and keeps them")
             if late := _first_install_without_update(document, facts, run):
@@ -40,7 +43,8 @@ class CleanAptLists:
                     self, "a later RUN installs from these lists", (here, facts.seen(late, "has no update of its own"))
                 )
                 continue
-            edit = append_command(facts, run, _CLEANUP)
+            cleanup = as_run(downloaded, _CLEANUP)
+            edit = append_command(facts, run, cleanup)
             if edit is None:
                 yield Refusal(self, "nothing can be appended to this script", (here,))
                 continue
@@ -50,31 +54,61 @@ class CleanAptLists:
                 safety=Safety.SAFE,
                 edits=(edit,),
                 evidence=(here,),
-                changes=(Change(Aspect.COMMANDS, added=(_CLEANUP,)),),
+                changes=(Change(Aspect.COMMANDS, added=(cleanup,)),),
             )
 
 
 def _update(facts: Facts, run: Instruction) -> Command | None:
+    """The last `apt-get update` of a RUN."""
     script = facts.script(run)
-    return next((c for c in script.commands if is_apt(c, "update")), None) if script else None
+    return next((c for c in reversed(script.commands) if is_apt(c, "update")), None) if script else None
+
+
+def _is_cleaned(facts: Facts, run: Instruction, update: Command) -> bool:
+    gone = deleted(facts.placed(run) or ())
+    return any(covers(t.path, APT_LISTS) and (t.command.span > update.span or t.command.span == update.span) for t in gone)
 
 
 def _first_install_without_update(document: Document, facts: Facts, run: Instruction) -> Instruction | None:
-    """The first RUN or trigger behind `run`, in its stage or in one built on it, that installs without its own update."""
+    """The first instruction behind `run`, in its stage or in one built on it, that may need the lists without updating them."""
     stage = document.stage_of(run)
     behind = [i for i in stage.body if i.index > run.index]
     behind += [i for s in document.stages if s is not stage and stage in s.ancestry for i in s.body]
     for instruction in behind:
-        if instruction.keyword == "ONBUILD" and "install" in instruction.value:
+        if instruction.keyword in ("ONBUILD", "RUN", "CMD", "ENTRYPOINT") and _may_need_lists(facts, instruction):
             return instruction
-        if instruction.keyword != "RUN":
-            continue
-        script = facts.script(instruction)
-        if script is None:
-            if "apt" in document.raw(instruction):
-                return instruction
-            continue
-        first = next((c for c in script.commands if is_apt(c, "update", "install", "upgrade", "dist-upgrade")), None)
-        if first is not None and not is_apt(first, "update"):
-            return instruction
+        if instruction.keyword == "RUN" and _update(facts, instruction) is not None:
+            break  # from here on they are new
     return None
+
+
+def _may_need_lists(facts: Facts, instruction: Instruction) -> bool:
+    """Whether an instruction may call apt for more than an update first: by name, or by a script of the build context."""
+    text = facts.document.raw(instruction)
+    script = facts.script(instruction) if instruction.keyword != "ONBUILD" else None
+    if script is None:
+        return _CALLS_APT.search(text) is not None or _runs_apt_script(facts, instruction, text.split())
+    first = next((c for c in script.commands if _CALLS_APT.search(str(c)) and not is_apt(c, *_HARMLESS)), None)
+    if first is not None:
+        return not is_apt(first, "update")
+    hidden = any(c.name is None for c in script.commands) or _CALLS_APT.search(_without_data(script)) is not None
+    words = [word.text for c in script.commands for word in c.words if word.text]
+    return hidden or _runs_apt_script(facts, instruction, words)
+
+
+def _without_data(script: Script) -> str:
+    """The heredocs of a script that a shell reads: what else stands in quotes is data."""
+    reads = any(c.name in ("bash", "sh", "dash", "eval", "xargs") for c in script.commands)
+    return script.text if reads else ""
+
+
+def _runs_apt_script(facts: Facts, instruction: Instruction, words: list[str]) -> bool:
+    """Whether one of `words` is a script of the build context that calls apt."""
+    for word in words:
+        path = facts.state(instruction).path(word.strip("\"',[]")) if "/" in word or word.endswith(".sh") else None
+        for copy in facts.copies_before(instruction) if path else ():
+            source = copy.locate(path) if path else None
+            text = facts.context.read(source) if source and facts.context.is_file(source) else None
+            if text is not None and _CALLS_APT.search(text):
+                return True
+    return False

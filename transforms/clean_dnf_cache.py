@@ -7,6 +7,7 @@ Source: dnf's manual, "clean all"; hadolint DL3032 and DL3040.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from optimizer.cleanup import PackageCache
@@ -36,7 +37,12 @@ def _is_emptied(facts: Facts, run: Instruction) -> bool:
     return any(facts.deletes(run, path) for path in ("cache:dnf", "/var/cache/dnf", "/var/cache/yum"))
 
 
-_CACHE = PackageCache("the cache of dnf", _fills, lambda command: f"{command.name} clean all", _is_emptied)
+def _objection(facts: Facts, _run: Instruction) -> str | None:
+    cached = re.search(r"(dnf|yum)\b[^&|;\n]*(\s-C\b|--cacheonly)", facts.document.source.text)
+    return "an install works from that cache alone" if cached else None
+
+
+_CACHE = PackageCache("the cache of dnf", _fills, lambda command: f"{command.name} clean all", _is_emptied, _objection)
 
 
 class CleanDnfCache:

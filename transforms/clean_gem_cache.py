@@ -7,6 +7,7 @@ Source: RubyGems guides, "gem install" and "gem pristine".
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from optimizer.cleanup import PackageCache
@@ -35,7 +36,9 @@ def _is_emptied(facts: Facts, run: Instruction) -> bool:
     return "/cache" in facts.document.raw(run) and "rm -" in facts.document.raw(run)
 
 
-def _objection(facts: Facts, _run: Instruction) -> str | None:
+def _objection(facts: Facts, run: Instruction) -> str | None:
+    if re.search(r"gem\b[^&|;\n]*(--install-dir|\s-i\s|--user-install)", facts.document.raw(run)):
+        return "the gems are installed into a folder of their own"
     return "`gem pristine` reads that cache" if "gem pristine" in facts.document.source.text else None
 
 

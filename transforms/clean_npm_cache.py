@@ -1,12 +1,14 @@
 """Empty the cache of npm in the layer that filled it.
 
 Why: npm keeps every archive that it downloads in ~/.npm, beside the unpacked packages; nothing in the image reads it again.
-Refuses: A RUN with a cache mount, a cache folder that the image names, and a script that nothing can be appended to.
+Refuses: A RUN with a cache mount, a cache folder that the image or the command names, an install that works offline, and a
+script that nothing can be appended to.
 Source: npm's documentation, "npm cache".
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from optimizer.cleanup import PackageCache
@@ -37,6 +39,10 @@ def _is_emptied(facts: Facts, run: Instruction) -> bool:
 
 
 def _objection(facts: Facts, run: Instruction) -> str | None:
+    if "--offline" in facts.document.source.text:
+        return "an install works offline, from that cache"
+    if re.search(r"npm\b[^&|;\n]*--cache[ =]|npm config set cache", facts.document.raw(run)):
+        return "the command line says where the cache is: somebody wants it"
     named = next((name for name in _SETTINGS if name in facts.state(run).variables), None)
     return f"{named} says where the cache is: somebody wants it" if named else None
 

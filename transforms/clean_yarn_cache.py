@@ -8,10 +8,10 @@ Source: Yarn's documentation, "yarn cache" and "Plug'n'Play"; hadolint DL3060.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from optimizer.cleanup import PackageCache
-from optimizer.dockerfile.shell import subcommand
 from optimizer.facts.node import is_berry
 from optimizer.rewrite import Aspect
 from optimizer.transform import Meta, Phase
@@ -27,15 +27,27 @@ if TYPE_CHECKING:
 
 
 def _fills(command: Command) -> bool:
-    return command.name == "yarn" and subcommand(command) in (None, "install", "add", "global")
+    if command.name != "yarn" or "--version" in command.args:
+        return False
+    plain = [arg for arg in command.args if not arg.startswith("-")]
+    return plain[:1] in ([], ["install"], ["add"]) or plain[:2] == ["global", "add"]
 
 
 def _is_emptied(facts: Facts, run: Instruction) -> bool:
     return any(facts.deletes(run, path) for path in ("cache:yarn", "/usr/local/share/.cache"))
 
 
-def _objection(facts: Facts, _run: Instruction) -> str | None:
-    return "this is Yarn 2 or later, whose cache can be the installed packages themselves" if is_berry(facts.context) else None
+def _objection(facts: Facts, run: Instruction) -> str | None:
+    text = facts.document.source.text
+    if is_berry(facts.context) or re.search(r"corepack|yarn set version|yarn@(stable|berry|[2-9])", text):
+        return "this is Yarn 2 or later, or may be, whose cache can be the installed packages themselves"
+    if "--offline" in text:
+        return "an install works offline, from that cache"
+    return (
+        "YARN_CACHE_FOLDER says where the cache is: somebody wants it"
+        if "YARN_CACHE_FOLDER" in facts.state(run).variables
+        else None
+    )
 
 
 _CACHE = PackageCache("the cache of Yarn", _fills, lambda _command: "yarn cache clean", _is_emptied, _objection)

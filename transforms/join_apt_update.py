@@ -90,10 +90,10 @@ def _leaves_lists(facts: Facts, run: Instruction) -> bool:
 
 
 def _needs_lists(facts: Facts, run: Instruction) -> bool:
-    """Whether `run` installs without an update of its own."""
+    """Whether `run` installs before it updates, or without."""
     script = facts.script(run)
-    commands = script.commands if script else ()
-    return any(is_apt(c, "install") for c in commands) and not any(is_apt(c, "update") for c in commands)
+    first = next((c for c in (script.commands if script else ()) if is_apt(c, "install", "update")), None)
+    return first is not None and is_apt(first, "install")
 
 
 def _installs_behind(facts: Facts, run: Instruction) -> list[Instruction] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optimizer.facts.commands import Touched, changed, covers, deleted, written
+from optimizer.facts.commands import Touched, changed, deleted, written
 from optimizer.layers import adjacent_runs, join_runs, why_not_joined
 from optimizer.rewrite import Refusal, Rewrite, Safety
 from optimizer.transform import Meta, Phase
@@ -33,8 +33,12 @@ class MergeRun:
                 continue
             runs = adjacent_runs(facts, run)
             done = runs[-1].index
-            if (pair := _saving(facts, runs)) is not None:
-                yield self._proposal(facts, runs, *pair)
+            while (pair := _saving(facts, runs)) is not None:
+                proposal = self._proposal(facts, runs, *pair)
+                yield proposal
+                if isinstance(proposal, Rewrite):
+                    break  # the others are looked at again in the joined text
+                runs = runs[pair[0][1] :]
 
     def _proposal(
         self, facts: Facts, runs: list[Instruction], span: tuple[int, int], first: Touched, second: Touched
@@ -65,17 +69,26 @@ def _saving(facts: Facts, runs: list[Instruction]) -> tuple[tuple[int, int], Tou
         if commands is None:
             wrote.clear()
             continue
-        for second in (*deleted(commands), *changed(commands)):
-            for at, first in wrote:
-                if at < index and covers(second.path, first.path):
-                    return (at, index), first, second
         gone = deleted(commands)
-        wrote += [
-            (index, touched)
-            for touched in written(commands)
-            if not facts.is_mounted(run, touched.path) and not any(covers(g.path, touched.path) for g in gone)
-        ]
+        for second in (*gone, *changed(commands)):
+            for at, first in wrote:
+                if at < index and second.covers(first) and not _is_copied(facts, run, second):
+                    return (at, index), first, second
+        wrote += [(index, first) for first in written(commands) if _stays(facts, run, first, gone)]
     return None
+
+
+def _stays(facts: Facts, run: Instruction, first: Touched, gone: tuple[Touched, ...]) -> bool:
+    """Whether what a command wrote is in the layer when its RUN ends."""
+    if first.path.startswith("cache:") and facts.has_cache_mount(run):
+        return False
+    deleted_later = any(g.command.span > first.command.span and g.covers(first) for g in gone)
+    return not facts.is_mounted(run, first.path) and not deleted_later
+
+
+def _is_copied(facts: Facts, run: Instruction, second: Touched) -> bool:
+    """Whether what a command deletes or changes is in the layer of a COPY."""
+    return any(copy.locate(second.path) is not None for copy in facts.copies_before(run))
 
 
 def _shown(path: str) -> str:

@@ -61,7 +61,7 @@ class SkipApkCache:
 
 
 def _is_cacheless(command: Command) -> bool:
-    return any(arg in (_FLAG, "--cache-dir") or arg.startswith("--cache-dir=") for arg in command.args)
+    return any(arg in (_FLAG, "--cache-dir", "--no-network") or arg.startswith("--cache-dir=") for arg in command.args)
 
 
 def _update_before(facts: Facts, run: Instruction, command: Command) -> Command | None:

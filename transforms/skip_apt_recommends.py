@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from optimizer.contract import command_entry
-from optimizer.facts.commands import AptInstall, apt_install
+from optimizer.facts.commands import AptInstall, apt_install, apt_package_index
 from optimizer.layers import insert_words
 from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
@@ -69,7 +69,7 @@ class SkipAptRecommends:
     def _proposal(self, document: Document, facts: Facts, run: Instruction, install: AptInstall) -> Iterator[Rewrite | Refusal]:
         command = install.command
         here = facts.seen_command(run, command, "installs recommended packages too")
-        if policy := _policy(document, run):
+        if policy := _policy(document, facts, run):
             yield Refusal(self, "the image has a policy for recommended packages already", (facts.seen(policy, "sets it"),))
             return
         if needy := next((name for name in install.packages if _NEEDS_THEM.match(name)), None):
@@ -79,7 +79,7 @@ class SkipAptRecommends:
         present = _present(facts, stage, run, install)
         kept = _kept(install, present)
         decision = decide(Safety.SAFE, _checks(facts, stage, run, install, present | set(kept)))
-        index = _first_package(install)
+        index = apt_package_index(command)
         edits, text = insert_words(facts, run, command, index, (_FLAG,), kept)
         names = f"; {' and '.join(kept)}, which {_asker(install, kept)} recommends, stays by name" if kept else ""
         yield Rewrite(
@@ -106,20 +106,29 @@ def _lost(name: str) -> frozenset[str] | None:
     return frozenset(package for packages in known for package in packages) if known else None
 
 
-def _policy(document: Document, run: Instruction) -> Instruction | None:
-    """An earlier instruction that tells apt what to do about recommendations."""
+def _policy(document: Document, facts: Facts, run: Instruction) -> Instruction | None:
+    """An instruction up to `run` that tells apt what to do about recommendations, or may do so."""
     stage = document.stage_of(run)
-    earlier = [i for s in stage.ancestry for i in s.body if s is not stage or i.index < run.index]
-    return next((i for i in earlier if "Install-Recommends" in document.raw(i)), None)
+    earlier = [i for s in stage.ancestry for i in s.body if s is not stage or i.index <= run.index]
+    if told := next((i for i in earlier if "Install-Recommends" in document.raw(i)), None):
+        return told
+    copied = (c for c in facts.copies_before(run) if (c.folder or "").startswith("/etc/apt"))
+    return next((c.instruction for c in copied), None)
 
 
 def _present(facts: Facts, stage: Stage, run: Instruction, install: AptInstall) -> set[str]:
     """Packages that are there anyway: in the base, installed by an earlier RUN, or in the list itself."""
     base = facts.image(stage)
     present = {*install.packages, *(base.packages if base is not None else ())}
-    for earlier in (i for s in stage.ancestry for i in s.body if i.keyword == "RUN" and i.index < run.index):
+    for earlier in (i for s in stage.ancestry for i in s.body if i.keyword == "RUN" and i.index <= run.index):
         script = facts.script(earlier)
-        present |= {p for c in (script.commands if script else ()) if (a := apt_install(c)) for p in a.packages}
+        for command in script.commands if script is not None else ():
+            other = apt_install(command)
+            if other is None or (earlier is run and command.span >= install.command.span):
+                continue
+            present |= set(other.packages)
+            if "ca-certificates" in {p for name in other.packages for p in _lost(name) or ()} and not other.skips_recommends:
+                present.add("ca-certificates")  # recommended there, or kept by name
     if base is not None and base.has_certificates:
         present.add("ca-certificates")
     return present
@@ -135,7 +144,8 @@ def _kept(install: AptInstall, present: set[str]) -> tuple[str, ...]:
 def _checks(facts: Facts, stage: Stage, run: Instruction, install: AptInstall, present: set[str]) -> Iterator[Check]:
     base = facts.image(stage)
     is_debian = base is not None and base.distribution == "debian"
-    yield Check("the base is a Debian, whose recommendations are known", holds=is_debian or None)
+    is_known = is_debian and base is not None and base.release in _table()
+    yield Check("the base is a Debian, whose recommendations are known", holds=is_known or None)
     yield Check("the list of packages holds no variable", holds=install.is_complete or None)
     if foreign := _foreign_source(facts, stage, run):
         seen = facts.seen(foreign, "may add another source of packages")
@@ -167,10 +177,3 @@ def _listed(names: list[str]) -> str:
 
 def _asker(install: AptInstall, kept: tuple[str, ...]) -> str:
     return next(name for name in install.packages if set(kept) & (_lost(name) or frozenset()))
-
-
-def _first_package(install: AptInstall) -> int:
-    """Index of the first word behind `install` that is no option."""
-    words = install.command.words
-    start = next(i for i, word in enumerate(words) if word.text == "install") + 1
-    return next((i for i in range(start, len(words)) if not words[i].raw.startswith("-")), len(words))

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from optimizer.contract import command_entry
+from optimizer.facts.commands import deleted
 from optimizer.layers import flag_after
 from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety
 from optimizer.transform import Meta, Phase
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from optimizer.facts import Facts
 
 _FLAG = "--no-cache-dir"
+_PIP_CACHE = re.compile(r"pip|\.cache/?$|^/root/?$|^/home/\w+/?$")
+_CONFIGURED = re.compile(r"PIP_NO_CACHE_DIR|pip3? config set|pip\.conf|no-cache-dir\s*[=:]")
 
 
 class SkipPipCache:
@@ -62,19 +65,29 @@ def _is_pip_install(command: Command) -> bool:
 
 
 def _is_cacheless(command: Command) -> bool:
-    return any(arg.startswith(("--no-cache-dir", "--cache-dir")) for arg in command.args)
+    return any(arg.startswith(("--no-cache", "--cache-dir")) for arg in command.args)  # pip takes abbreviations
 
 
 def _is_cleaned(facts: Facts, run: Instruction) -> bool:
-    return any(facts.deletes(run, path) for path in ("cache:pip", "/root/.cache/pip"))
+    gone = deleted(facts.placed(run) or ())
+    return any(re.search(r"^cache:pip$|/\.cache(/pip)?(/\*)?$", touched.path) for touched in gone)
 
 
 def _why_not(facts: Facts, run: Instruction, command: Command) -> str | None:
     state = facts.state(run)
-    if facts.has_cache_mount(run):
+    if any(_PIP_CACHE.search(target) for target in facts.cache_mounts(run)):
         return "a cache mount keeps the downloads out of the layer already"
     if "PIP_NO_CACHE_DIR" in state.variables or any("PIP_NO_CACHE_DIR" in word for word in command.sets):
         return "PIP_NO_CACHE_DIR is set: it decides, and means different things in different versions of pip"
+    if _CONFIGURED.search(_text_before(facts, run)):
+        return "pip has been configured before: its settings decide"
     if "PIP_CACHE_DIR" in state.variables:
         return "PIP_CACHE_DIR says where the downloads go: somebody wants them"
     return None
+
+
+def _text_before(facts: Facts, run: Instruction) -> str:
+    """The RUNs and COPYs of the stage up to and with `run`."""
+    stage = facts.document.stage_of(run)
+    bodies = (i for s in stage.ancestry for i in s.body if s is not stage or i.index <= run.index)
+    return "\n".join(facts.document.raw(i) for i in bodies if i.keyword in ("RUN", "COPY", "ADD"))

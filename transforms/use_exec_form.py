@@ -97,6 +97,8 @@ def _argv(facts: Facts, instruction: Instruction) -> tuple[str, ...] | str:
     if command.guards or command.redirects or command.assignments or script.steps[0].kind != "command":
         return "it uses redirections, variables or operators of the shell"
     words = command.words[1:] if command.words[0].text == "exec" else command.words
+    if words is not command.words and words and words[0].raw.startswith("-"):
+        return "exec has options, which only the shell knows"
     if any(not word.is_plain for word in words):
         return "it holds a variable or a wildcard, which only a shell expands"
     argv = tuple(word.text or "" for word in words)
@@ -110,7 +112,8 @@ def _checks(document: Document, facts: Facts, instruction: Instruction, words: t
     stage = document.stage_of(instruction)
     entrypoint = next((e for s in stage.ancestry if (e := s.last("ENTRYPOINT")) is not None), None)
     if instruction.keyword == "ENTRYPOINT":
-        if command := stage.last("CMD"):
+        others = [s for s in document.stages if stage in s.ancestry]
+        if command := next((c for s in others if (c := s.last("CMD")) is not None), None):
             seen = facts.seen(command, "would become its arguments")
             yield Check("a shell-form ENTRYPOINT ignores CMD; in exec form it would not", holds=False, evidence=(seen,))
         yield Check("nobody passes arguments to the container (in shell form they are ignored)", holds=None)
@@ -125,10 +128,14 @@ def _checks(document: Document, facts: Facts, instruction: Instruction, words: t
 
 def _passes_on(facts: Facts, entrypoint: Instruction) -> Check:
     words = entrypoint.exec_form
+    if words == ():
+        return Check("ENTRYPOINT is empty", holds=True)
+    if words and posixpath.basename(words[0]) in _INITS:
+        words = _behind_init(words)
     seen = (facts.seen(entrypoint, "gets the words of CMD"),)
     if words is None:
         return Check("ENTRYPOINT is in shell form: it ignores CMD", holds=False, evidence=seen)
-    if words and posixpath.basename(words[0]) in _INITS:
+    if words == ():
         return Check("ENTRYPOINT starts what it is given", holds=True, evidence=seen)
     if words and re.search(r"\.sh$|entrypoint", words[0]):
         return Check("the entrypoint script does the same with other words", holds=None, evidence=seen)
@@ -137,6 +144,12 @@ def _passes_on(facts: Facts, entrypoint: Instruction) -> Check:
         holds=False,
         evidence=seen,
     )
+
+
+def _behind_init(words: tuple[str, ...]) -> tuple[str, ...]:
+    """What an init process is told to start before it gets to CMD; empty where it starts CMD itself."""
+    rest = words[words.index("--") + 1 :] if "--" in words else words[1:]
+    return tuple(word for index, word in enumerate(rest) if index > 0 or not word.startswith("-"))
 
 
 def _is_program(facts: Facts, instruction: Instruction, word: str) -> Check:

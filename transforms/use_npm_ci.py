@@ -9,13 +9,14 @@ Source: npm's documentation, "npm ci".
 from __future__ import annotations
 
 import posixpath
+import re
 from typing import TYPE_CHECKING
 
 from optimizer.contract import command_entry
 from optimizer.dockerfile.edit import Edit
 from optimizer.dockerfile.shell import subcommand
 from optimizer.facts.manifests import Application
-from optimizer.facts.node import lock_in_step
+from optimizer.facts.npm_lock import lock_in_step, lock_version
 from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from optimizer.dockerfile.document import Document
     from optimizer.dockerfile.instruction import Instruction
+    from optimizer.dockerfile.shell import Command
     from optimizer.facts import Facts
     from optimizer.facts.commands import Placed
 
@@ -33,6 +35,11 @@ _SHARED = frozenset(
     --strict-peer-deps --no-optional --prefer-offline --no-progress --progress --loglevel --silent --quiet --verbose -q -s
     --unsafe-perm --install-strategy --force -f --no-bin-links --dev --registry --no-save""".split()
 )
+
+
+_MANIFEST = re.compile(r"package(-lock)?\.json|npm-shrinkwrap\.json|package\*|package-lock")
+_LAST_NPM_6 = 14
+_FIRST_NPM_CI = 10
 
 
 class UseNpmCi:
@@ -54,14 +61,25 @@ class UseNpmCi:
         odd = next((arg for arg in command.args if arg.startswith("-") and arg.partition("=")[0] not in _SHARED), None)
         if odd is not None:
             return Refusal(self, f"`npm ci` does not know {odd}", (here,))
-        if (earlier := _earlier_install(document, facts, run, placed)) is not None:
-            return Refusal(self, "`npm ci` would delete what an earlier RUN installed", (here, facts.seen(earlier, "installs")))
+        if (earlier := _filled_before(document, facts, run, placed)) is not None:
+            return Refusal(
+                self, "`npm ci` would delete the packages that are there before", (here, facts.seen(earlier, "brings them"))
+            )
+        if (earlier := _edited_before(document, facts, run, placed)) is not None:
+            return Refusal(
+                self, "package.json or the lock file is changed before the install", (here, facts.seen(earlier, "does so"))
+            )
         folder = _folder(facts, run, placed)
         if folder is None:
             return Refusal(self, "package.json does not come from the build context before this RUN", (here,))
         in_step, claim = lock_in_step(facts.context, folder)
         manifest = facts.seen_in(posixpath.join(folder, "package.json"), claim)
-        decision = decide(Safety.SAFE, (Check(claim, in_step, (manifest,)), _lock_is_there(facts, run, placed, folder)))
+        checks = (
+            _reads_lock(facts, run, folder),
+            Check(claim, in_step, (manifest,)),
+            _lock_is_there(facts, run, placed, folder),
+        )
+        decision = decide(Safety.SAFE, checks)
         if decision.failed:
             return Refusal(self, decision.failed.claim, (here, *decision.failed.evidence))
         verb = next(word for word in command.words if word.text in ("install", "i"))
@@ -99,19 +117,62 @@ def _lock_is_there(facts: Facts, run: Instruction, placed: Placed, folder: str) 
     return Check("the lock file is copied before the install", holds=False)
 
 
-def _earlier_install(document: Document, facts: Facts, run: Instruction, placed: Placed) -> Instruction | None:
-    """A RUN before this one, or a command before it in the same RUN, that fills node_modules."""
+def _reads_lock(facts: Facts, run: Instruction, folder: str) -> Check:
+    """Whether the npm of the image can read the lock file: npm 6 (Node 14 and older) knows no lockfileVersion 3."""
+    base = facts.image(facts.document.stage_of(run))
+    claim = "the npm of the image reads a lock file of this format"
+    if base is None or base.name != "node":
+        return Check(claim, holds=None)
+    major = re.match(r"(\d+)", base.tag)
+    if major is None:
+        return Check(claim, holds=True)  # latest, lts, current
+    version = lock_version(facts.context, folder)
+    return Check(claim, holds=int(major[1]) > _LAST_NPM_6 or (version in (1, 2) and int(major[1]) >= _FIRST_NPM_CI))
+
+
+def _commands_before(
+    document: Document, facts: Facts, run: Instruction, placed: Placed
+) -> Iterator[tuple[Instruction, Command]]:
+    """The commands of earlier RUNs, and those before `placed` in the same one."""
     stage = document.stage_of(run)
     for earlier in (i for s in stage.ancestry for i in s.body if i.keyword == "RUN" and i.index <= run.index):
         for other in facts.placed(earlier) or ():
-            if earlier is run and other.command.span >= placed.command.span:
-                continue
-            installs = other.command.name in ("npm", "yarn", "pnpm") and subcommand(other.command) in (
-                "install",
-                "i",
-                "ci",
-                "add",
-            )
-            if installs and not any(arg in ("-g", "--global") for arg in other.command.args):
-                return earlier
+            if earlier is not run or other.command.span < placed.command.span:
+                yield earlier, other.command
+
+
+def _filled_before(document: Document, facts: Facts, run: Instruction, placed: Placed) -> Instruction | None:
+    """An instruction that fills node_modules before `placed`: an install, or a COPY."""
+    path = placed.path("node_modules") or "/"
+    stage = document.stage_of(run)
+    for copy in facts.copies_before(run):
+        source = copy.locate(path)
+        if source is not None and facts.context.kind(source) is not None:
+            return copy.instruction
+    for other in (i for s in stage.ancestry for i in s.body if i.keyword in ("COPY", "ADD") and i.index < run.index):
+        if other.flag("from") is not None and "node_modules" in other.value:
+            return other
+    for earlier, command in _commands_before(document, facts, run, placed):
+        installs = command.name in ("npm", "yarn", "pnpm") and subcommand(command) in ("install", "i", "ci", "add")
+        apart = earlier is run and "conditional" in command.guards & placed.command.guards  # the other branch
+        if installs and not apart and not any(arg in ("-g", "--global") for arg in command.args):
+            return earlier
+    return None
+
+
+def _edited_before(document: Document, facts: Facts, run: Instruction, placed: Placed) -> Instruction | None:
+    """A RUN that changes package.json or the lock file before `placed`."""
+    for earlier, command in _commands_before(document, facts, run, placed):
+        if command.name == "npm" and subcommand(command) in (
+            "pkg",
+            "version",
+            "init",
+            "uninstall",
+            "update",
+            "audit",
+            "dedupe",
+        ):
+            return earlier
+        if command.name not in ("echo", "cat", "ls", "test", "[") and _MANIFEST.search(str(command)):
+            return earlier
     return None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PATH = ".dockerignore"
 # What tools make again and nobody commits, by the manifest that says which tools are at work.
 _JUNK = {
-    "package.json": ("**/node_modules", "**/npm-debug.log*", "**/coverage"),
+    "package.json": ("**/node_modules", "**/npm-debug.log*"),
     "requirements.txt": ("**/__pycache__", "**/*.pyc", "**/.venv", "**/.pytest_cache"),
     "pyproject.toml": ("**/__pycache__", "**/*.pyc", "**/.venv", "**/.pytest_cache"),
     "Pipfile": ("**/__pycache__", "**/*.pyc", "**/.venv", "**/.pytest_cache"),
@@ -35,7 +35,10 @@ _ALWAYS = ("**/.DS_Store", "**/.idea")
 _DEPTH = 2
 # What the image must make itself, if the folder's own is to be left out.
 _MADE_BY = {
-    "**/node_modules": re.compile(r"\b(npm|pnpm|bun)\s+(ci|i|install)\b|\byarn\b"),
+    "**/node_modules": re.compile(
+        r"\b(?:npm|pnpm|bun)\s+(?:ci|i|install)\b(?![^&|;\n]*\s(?:-g|--global)\b)|\byarn(?:\s+install|\s+--|\s*$|\s*&&)",
+        re.MULTILINE,
+    ),
     "**/.venv": re.compile(r"\b(pip3?|uv|poetry|pipenv|pdm)\b"),
 }
 _DOCKERFILE = re.compile(r"(^|/)(Dockerfile|Containerfile)([._-][^/]*)?$|\.Dockerfile$", re.IGNORECASE)
@@ -128,8 +131,7 @@ def _is_harmless(document: Document, facts: Facts, pattern: str, copies: list[Co
     matched = [path for path in facts.context.walk("") if ignoring(patterns, path) is not None]
     if not matched:
         return True
-    ignored = facts.context.git_ignores or ()
-    return any(word.strip("/") and word.strip("/*") in line for line in ignored)
+    return facts.context.is_git_ignored(matched)
 
 
 def _others(facts: Facts) -> list[str]:

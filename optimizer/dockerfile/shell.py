@@ -37,7 +37,12 @@ _GUARDS = {
     "subshell": "subshell",
 }
 _COMMANDS = frozenset({"command", "declaration_command", "unset_command", "test_command"})
-_WRAPPERS = frozenset({"sudo", "env", "command", "eatmydata", "nice", "time", "nohup"})
+_WRAPPERS = frozenset({"sudo", "env", "command", "eatmydata", "nice", "time", "nohup", "timeout"})
+_ERREXIT = re.compile(r"-[A-Za-z]*e[A-Za-z]*$|errexit$")
+# Options of sudo and env that take the next word with them.
+_WRAPPER_VALUES = frozenset({"-u", "-g", "-U", "-h", "-p", "-C", "-r", "-t", "-T", "--user", "--group", "--unset"})
+# Statements in which `set -e` works as it does at the top level: no loop, group or condition.
+_PLAIN = frozenset({"command", "declaration_command", "unset_command", "test_command", "variable_assignment", "pipeline"})
 _MAX_SCRIPT = 200_000
 
 
@@ -93,9 +98,11 @@ class Command:
         """Index of the word that names the program."""
         at = 0
         while at + 1 < len(self.words) and self.words[at].text in _WRAPPERS:
+            is_timeout = self.words[at].text == "timeout"
             at += 1
             while at + 1 < len(self.words) and (self.words[at].raw.startswith("-") or "=" in self.words[at].raw):
-                at += 1
+                at += 2 if self.words[at].raw in _WRAPPER_VALUES and at + 2 < len(self.words) else 1
+            at += 1 if is_timeout and at + 1 < len(self.words) else 0
         return at
 
     @property
@@ -150,10 +157,20 @@ class Script:
         """Whether it is one `a && b && c`, so that another `&&` neither hides nor changes a failure."""
         return all(step.joiner in ("", "&&") for step in self.steps) and not self.tail
 
+    @property
+    def is_plain_chain(self) -> bool:
+        """Whether it is such a chain of simple commands and pipelines: `set -e` works in it wherever it stands."""
+        return self.is_chain and all(step.kind in _PLAIN for step in self.steps)
+
     @cached_property
     def expects_errexit(self) -> bool:
         """Whether `set -e` is in force somewhere in it."""
-        return any(c.name == "set" and any(re.match(r"-[a-z]*e|errexit$", arg) for arg in c.args) for c in self.commands)
+        return any(c.name == "set" and has_errexit(c.args) for c in self.commands)
+
+    @property
+    def ends_plainly(self) -> bool:
+        """Whether its last statement is a simple command or a pipeline."""
+        return bool(self.steps) and self.steps[-1].kind in _PLAIN
 
     def find(self, name: str, *subcommands: str) -> tuple[Command, ...]:
         """The commands that run `name`, with one of `subcommands` as its first argument that is no option."""
@@ -162,6 +179,11 @@ class Script:
     def step_of(self, command: Command) -> int:
         """Index of the step that holds `command`."""
         return next(i for i, step in enumerate(self.steps) if step.span.contains(command.span))
+
+
+def has_errexit(options: tuple[str, ...]) -> bool:
+    """Whether options of a shell, or of `set`, switch on errexit: `-e`, `-Eeuo`, `-o errexit`."""
+    return any(_ERREXIT.match(option) for option in options)
 
 
 def subcommand(command: Command) -> str | None:
@@ -264,7 +286,8 @@ class _Reader:
             last = steps[-1]
             return [*steps[:-1], Step(last.joiner, Span(last.span.start, self.span(node).end), last.kind)]
         if node.type != "list":
-            return [Step(joiner, self.span(node), node.type)]
+            inner = node.children[0].type if node.type == "redirected_statement" else node.type
+            return [Step(joiner, self.span(node), inner)]
         left, operator, right = (child for child in node.children if child.type != "comment")
         return self._flatten(joiner, left) + self._flatten(operator.type, right)
 

@@ -96,7 +96,8 @@ class Source:
                 break
             if offset < start + len(edit.text):
                 if edit.moved_from is None:
-                    return edit.span.start
+                    ends_here = "\n" not in edit.text[offset - start :]  # the rest of the line is the author's own
+                    return min(edit.span.end if ends_here else edit.span.start, len(self.text))
                 return min(edit.moved_from + offset - start, len(self.text))
             shift += len(edit.text) - (edit.span.end - edit.span.start)
         return min(max(offset - shift, 0), len(self.text))

@@ -44,6 +44,8 @@ _FILES = frozenset(
     "rm cp mv ln touch tar unzip chmod chown chgrp install sed gpg tee sha256sum sha512sum md5sum test [".split()
 )
 _DOWNLOADS = frozenset({"curl", "wget"})
+# What makes a `find` choose among the files.
+_CHOOSES = frozenset("-name -iname -path -ipath -regex -iregex -mtime -newer -size -user -perm -maxdepth -not !".split())
 _SETTINGS = (("poetry", "config"), ("npm", "config"), ("yarn", "config"), ("pnpm", "config"), ("pip", "config"), ("go", "env"))
 _PACKAGE_FILE = re.compile(r"\.(deb|rpm|apk|gem|whl|tgz|tar\.\w+|zip)$")
 # Options of curl and wget whose value is a file.
@@ -77,6 +79,15 @@ def is_apt(command: Command, *subcommands: str) -> bool:
 def apt_subcommand(command: Command) -> str | None:
     words = _apt_words(command)
     return words[0] if words else None
+
+
+def apt_package_index(command: Command) -> int:
+    """Index of the first word of an `apt-get install` that names a package, its options and their values passed over."""
+    words = command.words
+    at = next(i for i, word in enumerate(words) if word.text == "install") + 1
+    while at < len(words) and words[at].raw.startswith("-"):
+        at += 2 if words[at].raw in _APT_VALUED else 1
+    return min(at, len(words))
 
 
 def apt_install(command: Command) -> AptInstall | None:
@@ -141,15 +152,25 @@ def placed(script: Script, cwd: str | None) -> tuple[Placed, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """A path (or a name such as `apt:git`) and the command that touches it."""
+    """A path (or a name such as `apt:git`) and the command that touches it; `deep`: with all that lies below it."""
 
     path: str
     command: Command
+    deep: bool = True
+
+    def covers(self, other: Touched) -> bool:
+        """Whether acting on this acts on what `other` has written."""
+        return covers(self.path, other.path) if self.deep else self.path == other.path and not other.deep
 
 
 def written(commands: tuple[Placed, ...]) -> tuple[Touched, ...]:
-    """What the commands put on disk, as far as it can be told: never empty files, folders or links."""
-    return tuple(Touched(path, p.command) for p in commands for path in _written(p) if path is not None)
+    """What the commands put on disk, as far as it can be told: never empty files, folders or links; `deep` for a folder."""
+    return tuple(
+        Touched(path, p.command, p.command.name in ("tar", "unzip", "git"))
+        for p in commands
+        for path in _written(p)
+        if path is not None
+    )
 
 
 def deleted(commands: tuple[Placed, ...]) -> tuple[Touched, ...]:
@@ -159,7 +180,15 @@ def deleted(commands: tuple[Placed, ...]) -> tuple[Touched, ...]:
 
 def changed(commands: tuple[Placed, ...]) -> tuple[Touched, ...]:
     """What the commands change in place, so that a later layer holds a second copy."""
-    return tuple(Touched(path, p.command) for p in commands for path in _changed(p) if path is not None)
+    return tuple(
+        Touched(path, p.command, _is_recursive(p.command)) for p in commands for path in _changed(p) if path is not None
+    )
+
+
+def _is_recursive(command: Command) -> bool:
+    if command.name not in ("chmod", "chown", "chgrp"):
+        return True
+    return any(re.fullmatch(r"-[a-zA-Z]*R[a-zA-Z]*|--recursive", arg) for arg in command.args)
 
 
 def covers(pattern: str, path: str) -> bool:
@@ -221,7 +250,8 @@ def _caches_written(command: Command) -> Iterator[str]:
     elif command.name in ("dnf", "yum", "microdnf") and words[1] in ("install", "groupinstall", "update", "upgrade"):
         yield "cache:dnf"
     elif command.name == "apk" and words[1] == "add":
-        for arg in _after(command.args, "--virtual", "-t"):
+        virtual = tuple(_after(command.args, "--virtual", "-t"))
+        for arg in virtual or tuple(a for a in command.args[1:] if not a.startswith("-")):
             yield f"apk:{arg}"
 
 
@@ -231,12 +261,14 @@ def _deleted(p: Placed) -> Iterator[str | None]:
     words = (command.name, plain[0] if plain else None)
     if command.name == "rm":
         yield from (p.path(arg) for arg in plain)
-    elif command.name == "find" and plain and ("-delete" in args or "rm" in args):
+    elif command.name == "find" and plain and ("-delete" in args or "rm" in args) and not _CHOOSES.intersection(args):
         yield p.path(plain[0])
-    elif command.name in APT and words[1] in ("purge", "remove", "autoremove", "clean", "autoclean"):
+    elif command.name in APT and words[1] in ("purge", "remove", "autoremove", "clean", "autoclean", "distclean"):
         yield from (f"apt:{name}" for name in plain[1:])
-        if words[1] in ("clean", "autoclean"):
+        if words[1] in ("clean", "autoclean", "distclean"):
             yield "/var/cache/apt/archives"
+        if words[1] == "distclean":
+            yield APT_LISTS
     elif command.name == "apk" and words[1] == "del":
         yield from (f"apk:{name}" for name in plain[1:])
     elif words == ("npm", "cache"):

@@ -151,11 +151,15 @@ class BuildContext:
             return None
         return bool((self.root / clean(path)).lstat().st_mode & stat.S_IXUSR)
 
-    @cached_property
-    def git_ignores(self) -> tuple[str, ...] | None:
-        """Lines of the `.gitignore` at the context's root (what is never committed); None where there is no such file."""
+    def is_git_ignored(self, paths: list[str]) -> bool:
+        """Whether the `.gitignore` at the context's root leaves all of `paths` out: none of them is ever committed."""
         data = self._bytes(".gitignore") if self._kind(".gitignore") == "file" else None
-        return None if data is None else tuple(line.strip() for line in data.decode("utf-8", "replace").splitlines())
+        if data is None:
+            return False
+        from pathspec import GitIgnoreSpec
+
+        spec = GitIgnoreSpec.from_lines(data.decode("utf-8", "replace").splitlines())
+        return all(spec.match_file(path) for path in paths)
 
     def is_on_disk(self, path: str) -> bool:
         """Whether the folder has something of that name that no rewrite has created."""

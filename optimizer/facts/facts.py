@@ -185,17 +185,19 @@ class Facts:
         commands = self.placed(run)
         return commands is not None and any(known.covers(t.path, path) for t in known.deleted(commands))
 
-    def is_mounted(self, run: Instruction, path: str) -> bool:
-        """Whether a cache or tmpfs mount of `run` covers `path`: what is written there never reaches the layer."""
+    def cache_mounts(self, run: Instruction) -> tuple[str, ...]:
+        """The targets of the cache and tmpfs mounts of `run`: what is written there never reaches the layer."""
+        found = []
         for flag in run.flags:
-            if flag.name != "mount" or flag.value is None:
-                continue
-            options = dict(part.partition("=")[::2] for part in flag.value.split(","))
+            options = dict(part.partition("=")[::2] for part in (flag.value or "").split(","))
             target = next((options[k] for k in ("target", "dst", "destination") if k in options), "")
-            mounted = posixpath.normpath(target) if target else ""
-            if options.get("type") in ("cache", "tmpfs") and mounted and (path + "/").startswith(mounted.rstrip("/") + "/"):
-                return True
-        return False
+            if flag.name == "mount" and options.get("type") in ("cache", "tmpfs") and target:
+                found.append(posixpath.normpath(target))
+        return tuple(found)
+
+    def is_mounted(self, run: Instruction, path: str) -> bool:
+        """Whether a cache or tmpfs mount of `run` covers `path`."""
+        return any((path + "/").startswith(mounted.rstrip("/") + "/") for mounted in self.cache_mounts(run))
 
     def has_cache_mount(self, run: Instruction) -> bool:
         return any(f.name == "mount" and "type=cache" in (f.value or "") for f in run.flags)
@@ -221,7 +223,7 @@ class Facts:
 
     def seen_in(self, path: str, claim: str, *, line: int = 1, excerpt: str = "") -> Evidence:
         """A line of a file of the build context, and what it says."""
-        return Evidence(Location(self.context.shown(path), line), claim, excerpt)
+        return Evidence(Location(self.context.shown(path) or ".", line), claim, excerpt)
 
 
 def _sources(instruction: Instruction) -> list[str]:

@@ -81,7 +81,7 @@ def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSo
     if any(arg.partition("=")[0] in _VALUED for arg in args):
         return NeedsSources(f"`{placed.command}` works on a folder or a registry that its options name")
     project = application.project(placed, "package.json")
-    package = _json(project.read("package.json")) if project is not None else None
+    package = parse_json(project.read("package.json")) if project is not None else None
     if project is None or package is None:
         return NeedsSources(f"`{placed.command}` runs where no readable package.json of the build context is", is_missing=True)
     if project.has("node_modules"):
@@ -92,10 +92,11 @@ def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSo
 
 def read_package(context: BuildContext, folder: str) -> dict[str, Any] | None:
     """The package.json of `folder`, or None where there is none that can be read."""
-    return _json(context.read(posixpath.join(folder, "package.json")))
+    return parse_json(context.read(posixpath.join(folder, "package.json")))
 
 
-def _json(text: str | None) -> dict[str, Any] | None:
+def parse_json(text: str | None) -> dict[str, Any] | None:
+    """The JSON object in `text`, or None where there is none."""
     try:
         found = json.loads(text) if text is not None else None
     except ValueError:
@@ -110,7 +111,7 @@ def is_berry(context: BuildContext) -> bool:
         if name == ".yarnrc.yml":
             return True
         if name == "package.json" and "node_modules" not in path.split("/"):
-            manager = str((_json(context.read(path)) or {}).get("packageManager", ""))
+            manager = str((parse_json(context.read(path)) or {}).get("packageManager", ""))
             if re.match(r"yarn@([2-9]|\d\d)", manager):
                 return True
         if name == "yarn.lock" and "__metadata:" in (context.read(path) or ""):
@@ -181,7 +182,7 @@ def _package_files(
     """What an install reads for one package.json, as names in the project: itself, patches, a Prisma schema."""
     name = posixpath.join(member, "package.json")
     path = project.source(name)
-    package = _json(project.read(name))
+    package = parse_json(project.read(name))
     if package is None:
         return NeedsSources(f"{path} cannot be read")
     pnpm_table = package.get("pnpm")
@@ -310,42 +311,3 @@ def _expanded(project: Project, globs: list[str]) -> Iterator[str]:
                 chosen = not glob.startswith("!")
         if chosen:
             yield member
-
-
-# -------------------------------------------------------------------- lock files
-
-
-def lock_in_step(context: BuildContext, folder: str) -> tuple[bool | None, str]:
-    """Whether package-lock.json lists exactly what package.json (and each workspace) asks for, and why one thinks so.
-
-    `npm ci` stops where they differ. None where one of them cannot be read.
-    """
-    package = read_package(context, folder)
-    name = next((n for n in ("npm-shrinkwrap.json", "package-lock.json") if context.is_file(posixpath.join(folder, n))), None)
-    if name is None:
-        return False, "there is no package-lock.json beside package.json"
-    lock = _json(context.read(posixpath.join(folder, name)))
-    if package is None or lock is None:
-        return None, f"package.json or {name} cannot be read"
-    packages = lock.get("packages")
-    if not isinstance(packages, dict) or not isinstance(packages.get(""), dict):
-        return False, f"{name} lists no packages, or is of the old format of npm 6"
-    for where, entry in packages.items():
-        if "node_modules" in where.split("/") or not isinstance(entry, dict):
-            continue
-        manifest = package if where == "" else read_package(context, posixpath.join(folder, where))
-        if manifest is None:
-            return False, f"{name} lists {where}, which the build context does not have"
-        for table in ("dependencies", "devDependencies", "optionalDependencies", "peerDependencies"):
-            if (manifest.get(table) or {}) != (entry.get(table) or {}):
-                return False, f"{name} and package.json differ in {table}: `npm ci` would stop"
-    missing = _not_locked(package, packages)
-    return (False, f"{name} does not list {missing}") if missing else (True, f"{name} lists what package.json asks for")
-
-
-def _not_locked(package: dict[str, Any], packages: dict[str, Any]) -> str | None:
-    for table in ("dependencies", "devDependencies"):
-        for name in package.get(table) or {}:
-            if f"node_modules/{name}" not in packages:
-                return str(name)
-    return None

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from optimizer.dockerfile.shell import has_errexit
 from optimizer.facts.images import Image, image
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class State:
     @property
     def has_errexit(self) -> bool:
         """Whether SHELL itself sets `-e`."""
-        return any(re.match(r"-[a-z]*e", word) is not None for word in self.shell[1:])
+        return has_errexit(self.shell[1:])
 
     @property
     def variables(self) -> dict[str, str | None]:

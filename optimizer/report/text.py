@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from optimizer.rewrite import Safety
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -30,7 +32,8 @@ def render(result: FileResult, *, verbose: bool = False, written: bool = False) 
         *_review(result.path, outcome, verbose=verbose),
     ]
     if outcome.is_changed and not written:
-        lines += ["", f"Write it: dockeropt fix -w {result.path}"]
+        unsafe = "--unsafe " if any(rewrite.safety < Safety.SAFE for rewrite in outcome.applied) else ""
+        lines += ["", f"Write it: dockeropt fix -w {unsafe}{result.path}"]
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,94 @@
+"""package-lock.json: whether `npm ci` would accept it.
+
+Source of the rules: npm's documentation, "npm ci" and "package-lock.json"; tried with npm 10.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING, Any
+
+from optimizer.facts.node import parse_json, read_package
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.facts.context import BuildContext
+
+LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
+_TABLES = ("dependencies", "devDependencies", "optionalDependencies", "peerDependencies")
+
+
+def lock_version(context: BuildContext, folder: str) -> int | None:
+    """The lockfileVersion of a project's lock file, or None where there is none that can be read."""
+    name = _lock_name(context, folder)
+    lock = parse_json(context.read(posixpath.join(folder, name))) if name is not None else None
+    version = (lock or {}).get("lockfileVersion")
+    return version if isinstance(version, int) else None
+
+
+def lock_in_step(context: BuildContext, folder: str) -> tuple[bool | None, str]:
+    """Whether the lock file lists exactly what package.json (and each workspace) asks for, and why one thinks so.
+
+    `npm ci` stops where they differ. None where one of them cannot be read.
+    """
+    package = read_package(context, folder)
+    name = _lock_name(context, folder)
+    if name is None:
+        return False, "there is no package-lock.json beside package.json"
+    lock = parse_json(context.read(posixpath.join(folder, name)))
+    if package is None or lock is None:
+        return None, f"package.json or {name} cannot be read"
+    packages = lock.get("packages")
+    if not isinstance(packages, dict) or not isinstance(packages.get(""), dict):
+        return False, f"{name} lists no packages, or is of the old format of npm 6"
+    for problem in _problems(context, folder, package, packages):
+        return False, f"{name} {problem}: `npm ci` would stop"
+    return True, f"{name} lists what package.json asks for"
+
+
+def _lock_name(context: BuildContext, folder: str) -> str | None:
+    return next((name for name in LOCKS if context.is_file(posixpath.join(folder, name))), None)
+
+
+def _problems(context: BuildContext, folder: str, package: dict[str, Any], packages: dict[str, Any]) -> Iterator[str]:
+    for where, entry in packages.items():
+        if "node_modules" in where.split("/") or not isinstance(entry, dict):
+            continue
+        manifest = package if where == "" else read_package(context, posixpath.join(folder, where))
+        if manifest is None:
+            yield f"lists {where}, which the build context does not have"
+            continue
+        for table in _TABLES:
+            if (manifest.get(table) or {}) != (entry.get(table) or {}):
+                yield f"and package.json differ in {table}"
+    for table in ("dependencies", "devDependencies"):
+        for name, wanted in (package.get(table) or {}).items():
+            locked = packages.get(f"node_modules/{name}")
+            if not isinstance(locked, dict):
+                yield f"does not list {name}"
+            elif _is_out_of_range(str(wanted), str(locked.get("version", ""))):
+                yield f"lists {name} {locked['version']}, and package.json asks for {wanted}"
+    yield from _missing_peers(packages)
+
+
+def _is_out_of_range(wanted: str, version: str) -> bool:
+    """Whether `version` certainly is not in the range `wanted`; what is no range (a tag, an address) tells nothing."""
+    from semantic_version import NpmSpec, Version
+
+    try:
+        return not NpmSpec(wanted).match(Version(version))
+    except ValueError:
+        return False
+
+
+def _missing_peers(packages: dict[str, Any]) -> Iterator[str]:
+    for where, entry in packages.items():
+        if not isinstance(entry, dict):
+            continue
+        optional = entry.get("peerDependenciesMeta") or {}
+        for peer in entry.get("peerDependencies") or {}:
+            if (optional.get(peer) or {}).get("optional"):
+                continue
+            if not any(key == f"node_modules/{peer}" or key.endswith(f"/node_modules/{peer}") for key in packages):
+                yield f"does not list {peer}, a peer of {where.rpartition('node_modules/')[2] or 'this package'}"
