@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optimizer.discovery import context_folder, write_atomically
+from optimizer.discovery import ContextFolder, context_folder, write_atomically
 from optimizer.dockerfile.document import Document
 from optimizer.dockerfile.generated import LeftAlone, why_left_alone
 from optimizer.dockerfile.scan import DockerfileError
@@ -60,8 +60,9 @@ def fix_bytes(data: bytes, path: Path, chosen: Mapping[str, Any]) -> FileResult:
         return FileResult(shown, error=error)
     if settings.target is not None and document.stage_named(settings.target) is None:
         raise SettingsError(f'{shown}: no stage is called "{settings.target}"')
-    root = Path(settings.context).absolute() if settings.context else context_folder(path, document).folder
-    context = BuildContext(root, _inside(path.absolute(), root), shown_as=_shown(root).removesuffix("."))
+    found = ContextFolder(Path(settings.context).absolute(), "said") if settings.context else context_folder(path, document)
+    root = found.folder
+    context = BuildContext(root, _inside(path.absolute(), root), shown_as=_shown(root).removesuffix("."), guess=found.doubt)
     return FileResult(shown, outcome=optimize(document, context, settings), context=context)
 
 
@@ -73,7 +74,7 @@ def write(result: FileResult) -> list[Path]:
     files = [(context.root / file.path, file.text.encode()) for file in outcome.files if context.root is not None]
     if outcome.after.source.text != outcome.before.source.text:
         files.append((Path(result.path), outcome.after.source.to_bytes()))
-    write_atomically(files)
+    write_atomically(files, new=[context.root / file.path for file in outcome.files if context.root is not None])
     return [path for path, _ in files]
 
 

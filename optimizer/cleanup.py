@@ -22,7 +22,8 @@ class PackageCache:
     """A cache that a package manager leaves in the layer.
 
     `fills` recognises the commands that fill it, `command` empties it (given the command that filled it), `is_emptied` tells
-    whether a RUN does so already, and `objection` what speaks against emptying it, with evidence, if anything.
+    whether a RUN does so already, `objection` what speaks against emptying it, if anything, and `folder` a word that a later
+    instruction would name the cache by.
     """
 
     what: str
@@ -30,6 +31,7 @@ class PackageCache:
     command: Callable[[Command], str]
     is_emptied: Callable[[Facts, Instruction], bool]
     objection: Callable[[Facts, Instruction], str | None] = lambda _facts, _run: None
+    folder: str = ""
 
     def rewrites(self, transform: Transform, facts: Facts) -> Iterator[Rewrite | Refusal]:
         """Empty the cache at the end of every shipped RUN that fills it."""
@@ -42,6 +44,10 @@ class PackageCache:
             here = facts.seen_command(run, filling, f"leaves {self.what} in the layer")
             if facts.has_cache_mount(run):
                 yield Refusal(transform, "emptying the cache would empty the mount that other builds share", (here,))
+            elif self.folder and (later := facts.names_later(run, self.folder)) is not None:
+                yield Refusal(
+                    transform, "a later instruction names that cache", (here, facts.seen(later, f"names {self.folder}"))
+                )
             elif reason := self.objection(facts, run):
                 yield Refusal(transform, reason, (here,))
             elif (edit := append_command(facts, run, text)) is None:

@@ -102,7 +102,7 @@ def _entries(facts: Facts, stage: Stage, instruction: Instruction) -> list[Entry
         return _commands(facts, instruction, name)
     if keyword in ("COPY", "ADD"):
         bodies = "".join(facts.document.source.text[h.body.start : h.body.end] for h in instruction.heredocs)
-        return [(copy_entry(instruction), f"{name} {facts.state(instruction).path(instruction.words[-1].text)}{bodies}")]
+        return [(copy_entry(instruction), f"{name} {facts.state(instruction).path(instruction.destination)}{bodies}")]
     if keyword in ("CMD", "ENTRYPOINT") and instruction.exec_form is not None:
         return [(exec_entry(instruction.exec_form), name)]
     if keyword in ("ENV", "LABEL", "ARG"):

@@ -26,6 +26,7 @@ _NOT_DOCKERFILES = re.compile(
 _COMPOSE = re.compile(r"^(?:docker-)?compose(?:\.[\w.-]+)?\.ya?ml$", re.IGNORECASE)
 _MAX_COMPOSE = 1 << 20
 _LEVELS_UP = 4
+_MANIFESTS = ("package.json", "pyproject.toml", "requirements.txt", "go.mod", "go.work", "pnpm-workspace.yaml")
 
 
 def dockerfiles(folder: Path) -> Iterator[Path]:
@@ -69,25 +70,43 @@ def _is_ignored(path: Path, specs: list[tuple[Path, GitIgnoreSpec]], *, is_folde
 
 @dataclass(frozen=True, slots=True)
 class ContextFolder:
-    """The folder that is sent to the builder for a Dockerfile, and why one thinks so."""
+    """The folder that is sent to the builder for a Dockerfile, why one thinks so, and what speaks against it, if anything."""
 
     folder: Path
     reason: str
+    doubt: str = ""
 
 
 def context_folder(dockerfile: Path, document: Document) -> ContextFolder:
     """The build context of a Dockerfile: what a compose file says, else the nearest folder that has its COPY sources."""
     dockerfile = dockerfile.absolute()
     ladder = list(_ladder(dockerfile.parent))
-    for folder in ladder:
-        for compose in _compose_files(folder):
-            if (found := _from_compose(compose, dockerfile)) is not None:
-                return ContextFolder(found, f"{compose.name} says so")
+    named = [
+        (found, compose.name)
+        for folder in ladder
+        for compose in _compose_files(folder)
+        for found in _from_compose(compose, dockerfile)
+    ]
+    if named:
+        folder, name = named[0]
+        others = {other for other, _ in named} - {folder}
+        return ContextFolder(folder, f"{name} says so", f"a compose file builds it in {min(others)} too" if others else "")
     sources = _literal_sources(document)
-    for folder in ladder:
-        if sources and all((folder / source).exists() for source in sources):
-            return ContextFolder(folder, "it has what the Dockerfile copies")
-    return ContextFolder(dockerfile.parent, "it holds the Dockerfile")
+    fitting = [folder for folder in ladder if all((folder / source).exists() for source in sources)]
+    if not fitting:
+        return ContextFolder(dockerfile.parent, "it holds the Dockerfile")
+    return ContextFolder(fitting[0], "it has what the Dockerfile copies", _doubt(fitting))
+
+
+def _doubt(fitting: list[Path]) -> str:
+    """What speaks for a folder further up the same repository: it has what is copied, and the same manifests."""
+    if not (fitting[-1] / ".git").exists():
+        return ""
+    own = [name for name in _MANIFESTS if (fitting[0] / name).is_file()]
+    for folder in fitting[1:]:
+        if any((folder / name).is_file() for name in own):
+            return f"{folder} has what it copies too"
+    return ""
 
 
 def _ladder(folder: Path) -> Iterator[Path]:
@@ -116,25 +135,23 @@ def _compose_files(folder: Path) -> list[Path]:
         return []  # a folder above that we may not list says nothing
 
 
-def _from_compose(compose: Path, dockerfile: Path) -> Path | None:
-    """The context that `compose` builds `dockerfile` in."""
+def _from_compose(compose: Path, dockerfile: Path) -> list[Path]:
+    """The contexts that `compose` builds `dockerfile` in."""
     try:
         data = compose.read_bytes()[: _MAX_COMPOSE + 1]
     except OSError:
-        return None
+        return []
     if len(data) > _MAX_COMPOSE or b"build" not in data:
-        return None
+        return []
     import yaml
 
     try:
         table = yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe loader either way
     except yaml.YAMLError:
-        return None  # a compose file that cannot be read tells nothing
+        return []  # a compose file that cannot be read tells nothing
     services = table.get("services") if isinstance(table, dict) else None
-    for service in (services or {}).values() if isinstance(services, dict) else ():
-        if (found := _build_context(compose.parent, service, dockerfile)) is not None:
-            return found
-    return None
+    found = (_build_context(compose.parent, s, dockerfile) for s in (services.values() if isinstance(services, dict) else ()))
+    return [context for context in found if context is not None]
 
 
 def _build_context(folder: Path, service: Any, dockerfile: Path) -> Path | None:
@@ -155,18 +172,21 @@ class WriteError(OSError):
     """A file that was not written; the message says why, and the file is as it was."""
 
 
-def write_atomically(files: Iterable[tuple[Path, bytes]]) -> None:
+def write_atomically(files: Iterable[tuple[Path, bytes]], *, new: Iterable[Path] = ()) -> None:
     """Write files, each as a whole or not at all, keeping the mode of those that are there.
 
-    A link is followed only inside its own folder tree. Raises WriteError.
+    A link is followed only inside its own folder tree; the paths in `new` must not exist, not even as links. Raises WriteError.
     """
     prepared: list[tuple[Path, Path]] = []
+    fresh = frozenset(new)
     try:
         for path, data in files:
-            target = _target(path)
+            target = _target(path, is_new=path in fresh)
             prepared.append((_temporary(target, data), target))
         for temporary, target in prepared:
             temporary.replace(target)
+    except WriteError:
+        raise
     except OSError as error:
         raise WriteError(f"{path}: not written: {error.strerror or error}") from error
     finally:
@@ -174,7 +194,9 @@ def write_atomically(files: Iterable[tuple[Path, bytes]]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _target(path: Path) -> Path:
+def _target(path: Path, *, is_new: bool) -> Path:
+    if is_new and os.path.lexists(path):
+        raise WriteError(f"{path}: not written: it is there already")
     if not path.is_symlink():
         return path
     target = path.resolve()

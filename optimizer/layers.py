@@ -156,6 +156,8 @@ def why_not_joined(facts: Facts, runs: list[Instruction]) -> tuple[str, Instruct
         total += len(script.commands)
         if _flags(run) != _flags(runs[0]):
             return "its flags differ", run
+        if reason := _needs_own_shell(facts, run):
+            return reason, run
         if index > 0 and run.pragmas:
             return "the comment above it speaks to a linter about this RUN alone", run
         if reason := _why_alone(facts, run, script, is_last=is_last):
@@ -182,6 +184,17 @@ def _why_alone(facts: Facts, run: Instruction, script: Script, *, is_last: bool)
         return "it holds a heredoc"
     if script.expects_errexit or (facts.state(run).has_errexit and not script.is_plain_chain):
         return "it relies on `set -e`, which does not hold on the left of `&&`"
+    return None
+
+
+def _needs_own_shell(facts: Facts, run: Instruction) -> str | None:
+    """Why each RUN must get a shell, or a mount, of its own."""
+    state = facts.state(run)
+    if any(re.match(r"-[a-z]*[li]|--login", word) for word in state.shell[1:]) or {"BASH_ENV", "ENV"} & state.variables.keys():
+        return "its shell reads start-up files anew, which the RUN before it may have written"
+    mounts = [flag.value or "" for flag in run.flags if flag.name == "mount"]
+    if any("type=tmpfs" in mount or re.search(r"(^|,)(rw|readwrite)(,|=true|$)", mount) for mount in mounts):
+        return "each RUN gets that mount anew"
     return None
 
 

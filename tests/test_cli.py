@@ -204,6 +204,27 @@ def test_a_link_out_of_the_folder_is_not_followed(project: Path, tmp_path_factor
     assert "MAINTAINER" in outside.read_text()
 
 
+def test_a_new_file_never_goes_through_a_link(project: Path) -> None:
+    (project / "package.json").write_text("{}")
+    (project / "kept").write_text("mine\n")
+    (project / ".dockerignore").symlink_to("kept")
+    (project / "Dockerfile").write_text("FROM node:22\nCOPY . .\nRUN npm install\nMAINTAINER a\n")
+    assert run("fix", "-w").exit_code == 0
+    assert (project / "kept").read_text() == "mine\n"
+
+
+def test_a_copy_without_a_destination_is_no_crash(project: Path) -> None:  # noqa: ARG001
+    result = run("fix", "-", stdin=b"FROM debian:12\nMAINTAINER me\nCOPY --from=acme/tool:3\n")
+    assert result.exit_code == 0
+    assert "LABEL" in result.stdout
+
+
+def test_a_keyword_cut_over_two_lines_is_written_anew(project: Path) -> None:  # noqa: ARG001
+    result = run("fix", "-", stdin=b"FROM python:3.12\nCM\\\nD python app.py\nAD\\\nD src /x\n")
+    assert result.exit_code == 0
+    assert 'CMD ["python", "app.py"]' in result.stdout
+
+
 def test_a_link_inside_the_folder_is_followed(project: Path) -> None:
     (project / "Dockerfile").rename(project / "real")
     (project / "Dockerfile").symlink_to("real")

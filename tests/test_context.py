@@ -152,6 +152,46 @@ def test_the_context_is_the_folder_of_the_dockerfile(tmp_path: Path) -> None:
     assert _context_of(tmp_path / "Dockerfile", "FROM x\nCOPY gone /x\n") == str(tmp_path)
 
 
+def test_a_folder_above_that_fits_as_well_is_a_doubt(tmp_path: Path) -> None:
+    for name in (".git", "services/api"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("package.json", "services/api/package.json"):
+        (tmp_path / name).write_text("{}")
+    dockerfile = tmp_path / "services" / "api" / "Dockerfile"
+    document = Document.parse(b"FROM node\nCOPY . .\n")
+    found = context_folder(dockerfile, document)
+    assert found.folder == dockerfile.parent
+    assert "has what it copies too" in found.doubt
+    (tmp_path / "package.json").rename(tmp_path / "pyproject.toml")
+    assert context_folder(dockerfile, document).doubt == ""
+
+
+def test_two_services_with_two_contexts_are_a_doubt(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    compose = "services:\n  a: {build: {context: ., dockerfile: web/Dockerfile}}\n  b: {build: ./web}\n"
+    (tmp_path / "compose.yaml").write_text(compose)
+    found = context_folder(tmp_path / "web" / "Dockerfile", Document.parse(b"FROM x\n"))
+    assert "builds it in" in found.doubt
+
+
+def test_an_ignore_file_that_is_a_link_is_there(folder: Path) -> None:
+    (folder / ".dockerignore").rename(folder / "real.ignore")
+    (folder / ".dockerignore").symlink_to("real.ignore")
+    context = BuildContext(folder)
+    assert context.ignore_path == ".dockerignore"
+    assert context.kind("node_modules") is None
+    (folder / ".dockerignore").unlink()
+    (folder / ".dockerignore").symlink_to("/etc/passwd")
+    assert BuildContext(folder).patterns == ()
+
+
+def test_pipes_are_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "requirements.txt")
+    context = BuildContext(tmp_path)
+    assert context.kind("requirements.txt") == "other"
+    assert context.read("requirements.txt") is None
+
+
 def test_a_context_further_up_is_found_by_what_is_copied(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     assert _context_of(tmp_path / "docker" / "Dockerfile", "FROM x\nCOPY src /x\n") == str(tmp_path)

@@ -190,3 +190,20 @@ def test_braces_expand_as_in_a_shell() -> None:
 )
 def test_which_commands_do_without_the_sources(text: str, expected: bool) -> None:  # noqa: FBT001
     assert reads_no_sources(_placed(text)[0], ("/w",)) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("a | b | c && d", [("", "a | b | c"), ("&&", "d")]),
+        ("a && b || c 2>&1 | d", [("", "a"), ("&&", "b"), ("||", "c 2>&1 | d")]),
+        ("a | b || c | d > f && e", [("", "a | b"), ("||", "c | d > f"), ("&&", "e")]),
+        ("! a | b && c", [("", "! a | b"), ("&&", "c")]),
+        ("a |& b && c", [("", "a |& b"), ("&&", "c")]),
+        ("a && (b || c) | d", [("", "a"), ("&&", "(b || c) | d")]),
+    ],
+)
+def test_pipes_bind_closer_than_lists(text: str, steps: list[tuple[str, str]]) -> None:
+    script = read_script(text)
+    assert script is not None
+    assert [(step.joiner, text[step.span.start : step.span.end]) for step in script.steps] == steps

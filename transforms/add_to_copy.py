@@ -36,7 +36,7 @@ class AddToCopy:
 
     def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
         for instruction in document.instructions:
-            if instruction.keyword != "ADD" or facts.is_windows(document.stage_of(instruction)):
+            if not document.raw(instruction).upper().startswith("ADD") or facts.is_windows(document.stage_of(instruction)):
                 continue
             *sources, _ = [word.text for word in instruction.words] if len(instruction.words) > 1 else [""]
             if any(_REMOTE.search(source) for source in sources):
@@ -64,6 +64,7 @@ class AddToCopy:
 
 
 def _checks(facts: Facts, instruction: Instruction, sources: list[str]) -> Iterator[Check]:
+    yield facts.context_check()
     for flag in instruction.flags:
         if flag.name in _ADD_ONLY:
             yield Check(f"--{flag.name} is a flag of ADD alone", holds=False)

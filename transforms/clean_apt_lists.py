@@ -55,7 +55,13 @@ class CleanAptLists:
                 edits=(edit,),
                 evidence=(here,),
                 changes=(Change(Aspect.COMMANDS, added=(cleanup,)),),
+                caveats=() if _starts(facts) else ("an image that is built on this one must run its own `apt-get update`",),
             )
+
+
+def _starts(facts: Facts) -> bool:
+    """Whether the image says what it starts: one that does not is likely a base for others."""
+    return any(stage.last(keyword) is not None for stage in facts.shipped for keyword in ("CMD", "ENTRYPOINT"))
 
 
 def _update(facts: Facts, run: Instruction) -> Command | None:

@@ -42,7 +42,9 @@ def _objection(facts: Facts, _run: Instruction) -> str | None:
     return "an install works from that cache alone" if cached else None
 
 
-_CACHE = PackageCache("the cache of dnf", _fills, lambda command: f"{command.name} clean all", _is_emptied, _objection)
+_CACHE = PackageCache(
+    "the cache of dnf", _fills, lambda command: f"{command.name} clean all", _is_emptied, _objection, folder="/var/cache"
+)
 
 
 class CleanDnfCache:

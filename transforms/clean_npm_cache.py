@@ -47,7 +47,9 @@ def _objection(facts: Facts, run: Instruction) -> str | None:
     return f"{named} says where the cache is: somebody wants it" if named else None
 
 
-_CACHE = PackageCache("the cache of npm", _fills, lambda _command: "npm cache clean --force", _is_emptied, _objection)
+_CACHE = PackageCache(
+    "the cache of npm", _fills, lambda _command: "npm cache clean --force", _is_emptied, _objection, folder="/.npm"
+)
 
 
 class CleanNpmCache:

@@ -50,7 +50,9 @@ def _objection(facts: Facts, run: Instruction) -> str | None:
     )
 
 
-_CACHE = PackageCache("the cache of Yarn", _fills, lambda _command: "yarn cache clean", _is_emptied, _objection)
+_CACHE = PackageCache(
+    "the cache of Yarn", _fills, lambda _command: "yarn cache clean", _is_emptied, _objection, folder="/.cache"
+)
 
 
 class CleanYarnCache:

@@ -37,7 +37,9 @@ def _is_emptied(facts: Facts, run: Instruction) -> bool:
     return cleans or facts.deletes(run, "/var/cache/zypp")
 
 
-_CACHE = PackageCache("the cache of zypper", _fills, lambda _command: "zypper clean --all", _is_emptied)
+_CACHE = PackageCache(
+    "the cache of zypper", _fills, lambda _command: "zypper clean --all", _is_emptied, folder="/var/cache/zypp"
+)
 
 
 class CleanZypperCache:

@@ -43,6 +43,10 @@ _SOURCES = re.compile(r"\.(py|pyx|js|mjs|cjs|jsx|ts|tsx|vue|svelte|go)$")
 _TOOL_SETTINGS = re.compile(r"(^|/)(\.[\w.-]+rc\.\w+|[\w.-]+\.config\.\w+|setup\.py|\.yarn/.*|\.pnp\.\w+|\.pnpmfile\.cjs)$")
 # Commands that would run in another shell once the RUN is cut in two.
 _STATE = frozenset({"cd", "export", "set", ".", "source", "umask", "alias", "exec", "trap", ""})
+_HOME = re.compile(r"/root$|/home/[^/]+$")
+_HOME_SETTINGS = frozenset(
+    ".config .pip .npmrc .netrc .gitconfig .yarnrc .yarnrc.yml .ssh .cache .local .docker .condarc".split()
+)
 _AWKWARD = re.compile(r"[\s\[\]*?\"'$\\<]")
 
 
@@ -109,7 +113,7 @@ class CopyManifestsFirst:
         before, then = facts.cache.rerun(file), after.cache.rerun(file)
         if then.steps > before.steps:
             return None  # a cut RUN can cost more steps than it saves
-        decision = decide(Safety.SAFE, plan.inputs.checks)
+        decision = decide(Safety.SAFE, (facts.context_check(), *plan.inputs.checks))
         return Rewrite(
             self,
             summary=(
@@ -149,6 +153,8 @@ def _plan(facts: Facts, stage: Stage, run: Instruction, copies: tuple[Copy, ...]
             return inputs
         if reason := _unusual(facts, run, placed, roots):
             return NeedsSources(reason)
+        if inputs.prefetch is not None and any(before.command.name != "cd" for before in commands[:index]):
+            return NeedsSources("what comes before it in the same RUN may be there for its sake")
         late = _late(facts, copies, inputs.files)
         if not late or (inputs.prefetch and _is_done(facts, stage, run, inputs)):
             return None
@@ -295,6 +301,8 @@ def _obstacle(document: Document, facts: Facts, plan: _Plan) -> tuple[str, tuple
         seen = (facts.seen(copy.instruction, "comes before the install"),)
         if copy.placements is None:
             return copy.unknown, seen
+        if _HOME.match(copy.folder or "") and any(posixpath.basename(root) in _HOME_SETTINGS for root in copy.roots):
+            return "it brings settings into a home folder, which the install reads", seen
         for other in document.instructions[copy.instruction.index + 1 : plan.run.index]:
             if other not in late and (reason := _blocks(facts, copy, other)):
                 return reason, (*seen, facts.seen(other, "stands in between"))
@@ -320,7 +328,7 @@ def _overlap(facts: Facts, copy: Copy, other: Instruction) -> str | None:
     same = next((c for c in facts.copies(facts.document.stage_of(other)) if c.instruction is other), None)
     if same is not None and same.placements is not None:
         return "another COPY between them writes to the same place" if _stays_behind(same, copy) else None
-    folder = facts.state(other).path(other.words[-1].text)
+    folder = facts.state(other).path(other.destination)
     if folder is not None and not meets(folder, copy.roots) and not any(root.startswith(folder) for root in copy.roots):
         return None
     return "another COPY between them writes to the same place, and the later one counts"

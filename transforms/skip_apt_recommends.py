@@ -42,11 +42,20 @@ _COMES_WITH = {
 }
 # Documentation, translations, completion, pagers, desktop data and build helpers: no program in a container opens them.
 _INERT = re.compile(
-    r"^(manpages.*|.*-doc|.*-docs|.*-locales?|.*-i18n|.*-l10n|publicsuffix|bash-completion|libldap-common|man-db|info|less"
+    r"^(manpages.*|.*-doc|.*-docs|.*-locales?|.*-i18n|.*-l10n|publicsuffix|bash-completion|man-db|info"
     r"|libalgorithm-.*-perl|libfile-fcntllock-perl|liblocale-gettext-perl|javascript-common|fonts-lato|libc-devtools"
-    r"|libgdbm-compat4|xdg-user-dirs|shared-mime-info|libglib2\.0-data|libgpm2|psmisc|lsof|linux-sysctl-defaults|gpg-wks-.*"
-    r"|libx11-data|libgpg-error-l10n|systemd-timesyncd|libpng-tools|libjs-.*|readme.*|xdg-utils|libsasl2-modules)$"
+    r"|libgdbm-compat4|xdg-user-dirs|shared-mime-info|libglib2\.0-data|libgpm2|linux-sysctl-defaults|gpg-wks-.*"
+    r"|libx11-data|libgpg-error-l10n|systemd-timesyncd|libpng-tools|libjs-.*|readme.*)$"
 )
+# What would mention these, if anything used them.
+_SIGNS = {
+    "less": r"\bless\b|\bPAGER\b",
+    "libldap-common": r"(?i)ldap",
+    "libsasl2-modules": r"(?i)sasl|ldap|kafka|memcache|postfix|svn\+ssh",
+    "lsof": r"\blsof\b",
+    "psmisc": r"\b(?:killall|fuser|pstree|peekfd)\b",
+    "xdg-utils": r"\bxdg-",
+}
 _LIBRARY = re.compile(
     r"^lib(?!.*-(bin|extra|modules?|dev|common|data|perl|tools|plugin.*)$)[a-z0-9.+-]*\d[a-z0-9.+-]*$|^fontconfig-config$|^fonts-dejavu.*$"
 )
@@ -157,6 +166,8 @@ def _checks(facts: Facts, stage: Stage, run: Instruction, install: AptInstall, p
             yield Check(f"what {name} recommends", holds=None)
             continue
         missed = sorted(p for p in lost if p not in there and not _INERT.match(p))
+        yield from (facts.mention(re.compile(_SIGNS[p])) for p in missed if p in _SIGNS)
+        missed = [p for p in missed if p not in _SIGNS]
         if base is not None and base.has_libraries:
             missed = [p for p in missed if not _LIBRARY.match(p)]
         yield Check(f"nothing here uses {_listed(missed)}, which {name} recommends", holds=None if missed else True)

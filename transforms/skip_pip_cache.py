@@ -41,6 +41,9 @@ class SkipPipCache:
                 if not _is_pip_install(command) or _is_cacheless(command) or _is_cleaned(facts, run):
                     continue
                 here = facts.seen_command(run, command, "keeps what pip downloads")
+                if (later := facts.names_later(run, ".cache")) is not None:
+                    yield Refusal(self, "a later instruction names the cache", (here, facts.seen(later, "names it")))
+                    continue
                 if reason := _why_not(facts, run, command):
                     yield Refusal(self, reason, (here,))
                     continue

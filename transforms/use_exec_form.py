@@ -73,11 +73,17 @@ class UseExecForm:
             self,
             summary=f"{keyword} starts {words[0]} without a shell in between",
             safety=decision.safety,
-            edits=(document.replace(instruction, f"{document.raw(instruction)[: len(keyword)]} {_array(words)}"),),
+            edits=(document.replace(instruction, f"{_keyword(document, instruction)} {_array(words)}"),),
             evidence=(here, *decision.evidence),
             changes=(Change(Aspect[keyword], removed=(" ".join(instruction.value.split()),), added=(exec_entry(words),)),),
             unknown=decision.unknown,
         )
+
+
+def _keyword(document: Document, instruction: Instruction) -> str:
+    """The keyword as its author wrote it."""
+    written = document.raw(instruction)[: len(instruction.keyword)]
+    return written if written.upper() == instruction.keyword else instruction.keyword
 
 
 def _array(words: tuple[str, ...]) -> str:

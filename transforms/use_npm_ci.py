@@ -75,6 +75,7 @@ class UseNpmCi:
         in_step, claim = lock_in_step(facts.context, folder)
         manifest = facts.seen_in(posixpath.join(folder, "package.json"), claim)
         checks = (
+            facts.context_check(),
             _reads_lock(facts, run, folder),
             Check(claim, in_step, (manifest,)),
             _lock_is_there(facts, run, placed, folder),

@@ -13,6 +13,8 @@ import re
 from typing import TYPE_CHECKING
 
 from optimizer.dockerfile.patterns import ignoring, read_ignore_file
+from optimizer.facts.manifests import Application
+from optimizer.facts.node import is_project_install
 from optimizer.rewrite import Check, CompanionFile, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
@@ -79,12 +81,14 @@ class WriteDockerignore:
         if not set(patterns) & set(wanted):
             yield Refusal(self, "everything that one would leave out is named by the Dockerfile or committed", (here,))
             return
+        decision = decide(Safety.SAFE, (facts.context_check(),))
         yield Rewrite(
             self,
             summary=f"a .dockerignore keeps {', '.join(p.removeprefix('**/') for p in patterns)} out of the image",
-            safety=Safety.SAFE,
+            safety=decision.safety,
             edits=(),
             evidence=(here,),
+            unknown=decision.unknown,
             files=(CompanionFile(PATH, "".join(f"{pattern}\n" for pattern in patterns)),),
         )
 
@@ -122,6 +126,8 @@ def _is_harmless(document: Document, facts: Facts, pattern: str, copies: list[Co
     texts = [*_others(facts), "\n".join(document.raw(i) for i in document.instructions)]
     if pattern in _MADE_BY and not all(_MADE_BY[pattern].search(text) for text in texts):
         return False  # they may be made outside and copied in
+    if pattern == "**/node_modules" and not _installs_everywhere(facts):
+        return False
     patterns = read_ignore_file(pattern)
     for copy in copies:
         if any(word.strip("/.") in source for source in copy.sources if word.strip("/.")):
@@ -134,9 +140,23 @@ def _is_harmless(document: Document, facts: Facts, pattern: str, copies: list[Co
     return facts.context.is_git_ignored(matched)
 
 
+def _installs_everywhere(facts: Facts) -> bool:
+    """Whether the image runs an install where each package.json lands, or above it for workspaces."""
+    installed: set[str] = set()
+    for run in facts.runs:
+        application = Application(facts, run)
+        for placed in facts.placed(run) or ():
+            project = application.project(placed, "package.json") if is_project_install(placed) else None
+            if project is not None:
+                installed.add(project.folder)
+    manifests = [p for p in facts.context.walk() if p.rpartition("/")[2] == "package.json" and p.count("/") <= _DEPTH]
+    folders = {path.rpartition("/")[0] for path in manifests if "node_modules" not in path.split("/")}
+    return all(any(folder == top or folder.startswith(f"{top}/" if top else "") for top in installed) for folder in folders)
+
+
 def _others(facts: Facts) -> list[str]:
     """The texts of the other Dockerfiles of the context: one .dockerignore is for all of them."""
-    paths = (path for path in facts.context.walk() if path.count("/") <= _DEPTH and path != facts.context.dockerfile)
+    paths = (path for path in facts.context.walk() if path != facts.context.dockerfile)
     return [facts.context.read(path) or "" for path in paths if _DOCKERFILE.search(path)]
 
 

@@ -101,6 +101,11 @@ class Instruction:
         command = rest[0] if rest else ""
         return (kind, *(json_strings(command) or ((command,) if command else ())))
 
+    @property
+    def destination(self) -> str:
+        """The last argument: where a COPY or ADD goes; "" without one."""
+        return self.words[-1].text if self.words else ""
+
     def flag(self, name: str) -> Flag | None:
         return next((flag for flag in self.flags if flag.name == name), None)
 

@@ -241,6 +241,10 @@ def _descendants(node: Node, kind: str) -> Iterator[Node]:
         yield from _descendants(child, kind)
 
 
+def _holds_list(node: Node) -> bool:
+    return node.type == "list" or (node.type == "redirected_statement" and node.children[0].type == "list")
+
+
 class _Reader:
     def __init__(self, text: str, data: bytes) -> None:
         self.text = text
@@ -280,16 +284,38 @@ class _Reader:
         return tuple(found), joiner
 
     def _flatten(self, joiner: str, node: Node) -> list[Step]:
-        """The steps of `a && b || c`; a redirection that the grammar hangs on a whole list belongs to its last command."""
-        if node.type == "redirected_statement" and node.children[0].type == "list":
-            steps = self._flatten(joiner, node.children[0])
-            last = steps[-1]
-            return [*steps[:-1], Step(last.joiner, Span(last.span.start, self.span(node).end), last.kind)]
-        if node.type != "list":
-            inner = node.children[0].type if node.type == "redirected_statement" else node.type
-            return [Step(joiner, self.span(node), inner)]
-        left, operator, right = (child for child in node.children if child.type != "comment")
-        return self._flatten(joiner, left) + self._flatten(operator.type, right)
+        """The steps of `a && b || c`.
+
+        The grammar hangs a redirection on a whole list, and puts the end of `a | b | c && d` below the first pipe; so what it
+        built is taken apart into operands and operators, and put together as a shell does: `|` binds closer than `&&`.
+        """
+        steps: list[Step] = []
+        for operator, operand, span in self._operands("", node):
+            if operator in ("|", "|&") and steps:
+                last = steps[-1]
+                steps[-1] = Step(last.joiner, Span(last.span.start, span.end), "pipeline")
+                continue
+            steps.append(Step(operator or joiner, span, operand.type))
+        return steps
+
+    def _operands(self, operator: str, node: Node) -> Iterator[tuple[str, Node, Span]]:
+        """The operands below `node`, each with the operator in front of it, and with the redirections behind it."""
+        if node.type == "redirected_statement" and node.children[0].type in ("list", "pipeline"):
+            found = list(self._operands(operator, node.children[0]))
+            last = found[-1]
+            yield from found[:-1]
+            yield last[0], last[1], Span(last[2].start, self.span(node).end)
+        elif node.type in ("list", "pipeline"):
+            for child in node.children:
+                if child.type == "comment":
+                    continue
+                if not child.is_named:
+                    operator = child.type
+                    continue
+                yield from self._operands(operator, child)
+        else:
+            inner = node.children[0] if node.type == "redirected_statement" else node
+            yield operator, inner, self.span(node)
 
     # ------------------------------------------------------------ commands
 
@@ -312,6 +338,8 @@ class _Reader:
         children = node.children
         for index, child in enumerate(children):
             inner = guards
+            if node.type == "pipeline" and any(b"||" in (c.text or b"") for c in children[:index] if _holds_list(c)):
+                inner = guards | {"fallback"}
             if node.type == "list" and index > 0 and children[index - 1].type == "||":
                 inner = guards | {"fallback"}
             follower = children[index + 1].type if index + 1 < len(children) else ""

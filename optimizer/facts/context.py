@@ -30,13 +30,15 @@ class BuildContext:
 
     `root` None means that nothing is known of it: no path exists, and `is_known` says so. `files` lies over the folder: the
     companion files that rewrites have created so far (and, in tests, a context without a folder). `dockerfile` is the
-    Dockerfile's path below the context, or None where it lies outside.
+    Dockerfile's path below the context, or None where it lies outside. `guess` says what speaks for another folder as the
+    context; empty where nothing does.
     """
 
     root: Path | None
     dockerfile: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     shown_as: str = ""
+    guess: str = ""
     _cache: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -45,7 +47,7 @@ class BuildContext:
 
     def with_files(self, files: Mapping[str, str]) -> BuildContext:
         """This context with `files` (path below the context: text) created in it."""
-        return BuildContext(self.root, self.dockerfile, {**self.files, **files}, self.shown_as)
+        return BuildContext(self.root, self.dockerfile, {**self.files, **files}, self.shown_as, self.guess)
 
     def shown(self, path: str) -> str:
         """`path` as the user would type it."""
@@ -58,7 +60,7 @@ class BuildContext:
         """The ignore file in force: `<Dockerfile>.dockerignore` if there is one, else `.dockerignore`; None without one."""
         own = f"{self.dockerfile}.dockerignore" if self.dockerfile else None
         for path in (own, ".dockerignore"):
-            if path is not None and self._kind(path) == "file":
+            if path is not None and self._kind(path) is not None:
                 return path
         return None
 
@@ -66,7 +68,9 @@ class BuildContext:
     def patterns(self) -> tuple[Pattern, ...]:
         if self.ignore_path is None:
             return ()
-        return read_ignore_file((self._bytes(self.ignore_path) or b"").decode("utf-8", "replace"))
+        is_link = self._kind(self.ignore_path) == "link"  # the builder follows it
+        data = (self._inside_link(self.ignore_path) if is_link else self._bytes(self.ignore_path)) or b""
+        return read_ignore_file(data.decode("utf-8", "replace"))
 
     def ignored_by(self, path: str) -> Pattern | None:
         """The `.dockerignore` line that keeps `path` from the builder."""
@@ -75,7 +79,7 @@ class BuildContext:
     # ---------------------------------------------------------------- files
 
     def kind(self, path: str) -> str | None:
-        """ "file", "folder" or "link" for what the builder gets; None where it gets nothing under that name."""
+        """ "file", "folder", "link" or "other" (a pipe, a socket) for what the builder gets; None where it gets nothing."""
         path = clean(path)
         if path == "":
             return "folder" if self.is_known else None
@@ -179,6 +183,13 @@ class BuildContext:
             return None  # unreadable is unknown: the caller sees no content and makes no claim
         return data if len(data) <= MAX_BYTES else None
 
+    def _inside_link(self, path: str) -> bytes | None:
+        """What a link leads to, if that lies in the context too."""
+        target = (self.root / path).resolve() if self.root is not None else None
+        if target is None or self.root is None or not target.is_relative_to(self.root.resolve()) or not target.is_file():
+            return None
+        return self._bytes(target.relative_to(self.root.resolve()).as_posix())
+
     def _kind(self, path: str) -> str | None:
         folder, name = posixpath.split(path)
         return self._entries(folder).get(name)
@@ -204,8 +215,7 @@ class BuildContext:
             try:
                 with os.scandir(self.root / folder) as entries:
                     for entry in entries:
-                        is_folder = entry.is_dir(follow_symlinks=False)
-                        found[entry.name] = "link" if entry.is_symlink() else "folder" if is_folder else "file"
+                        found[entry.name] = _entry_kind(entry)
             except OSError:
                 found = {}  # a folder that cannot be listed is one of which nothing is known
         prefix = f"{folder}/" if folder else ""
@@ -217,3 +227,11 @@ class BuildContext:
 
     def _is_link(self, folder: str) -> bool:
         return self._kind(folder) == "link"
+
+
+def _entry_kind(entry: os.DirEntry[str]) -> str:
+    if entry.is_symlink():
+        return "link"
+    if entry.is_dir(follow_symlinks=False):
+        return "folder"
+    return "file" if entry.is_file(follow_symlinks=False) else "other"

@@ -14,7 +14,7 @@ from optimizer.facts.cache import CacheModel
 from optimizer.facts.copies import Copy, copies
 from optimizer.facts.images import Image, image, is_windows
 from optimizer.facts.state import State, base_reference, states
-from optimizer.rewrite import Evidence, Location
+from optimizer.rewrite import Check, Evidence, Location
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from optimizer.dockerfile.shell import Command
     from optimizer.facts.context import BuildContext
 
+MAX_READ_FILES, MAX_READ_BYTES = 2_000, 8 << 20
 _SHEBANG = re.compile(r"#!\s*/(?:usr/)?bin/(?:env\s+)?(?:ba|da)?sh\b")
 
 
@@ -199,8 +200,41 @@ class Facts:
         """Whether a cache or tmpfs mount of `run` covers `path`."""
         return any((path + "/").startswith(mounted.rstrip("/") + "/") for mounted in self.cache_mounts(run))
 
+    def names_later(self, run: Instruction, word: str) -> Instruction | None:
+        """The first instruction behind `run`, in whatever stage, that holds `word`."""
+        return next((i for i in self.document.instructions[run.index + 1 :] if word in self.document.raw(i)), None)
+
     def has_cache_mount(self, run: Instruction) -> bool:
         return any(f.name == "mount" and "type=cache" in (f.value or "") for f in run.flags)
+
+    # ---------------------------------------------------------------- claims
+
+    def context_check(self) -> Check:
+        """Whether the build context is certain: what rests on its files does not, where it is a guess."""
+        folder = self.context.shown_as or "."
+        claim = f"the build context is {folder} (--context says so; {self.context.guess})"
+        return Check(claim, holds=None if self.context.guess else True)
+
+    def mention(self, pattern: re.Pattern[str]) -> Check:
+        """Whether nothing in the Dockerfile or in the files that the builder gets mentions `pattern`.
+
+        None where there is more to read than MAX_READ files or bytes. Comments of the Dockerfile do not count.
+        """
+        claim = f"nothing in the Dockerfile or the build context mentions {pattern.pattern}"
+        for instruction in self.document.instructions:
+            if pattern.search(self.document.raw(instruction)):
+                return Check(claim, holds=None, evidence=(self.seen(instruction, "mentions it"),))
+        budget, left = MAX_READ_BYTES, MAX_READ_FILES
+        for path in self.context.walk():
+            text = self.context.read(path)
+            budget, left = budget - len(text or ""), left - 1
+            if budget < 0 or left < 0:
+                return Check(claim, holds=None)
+            match = pattern.search(text) if text else None
+            if text and match and path not in (self.context.dockerfile, ".dockerignore"):
+                line = text.count("\n", 0, match.start()) + 1
+                return Check(claim, holds=None, evidence=(self.seen_in(path, "mentions it", line=line),))
+        return Check(claim, holds=True)
 
     # ---------------------------------------------------------------- evidence
 

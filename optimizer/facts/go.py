@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING
 
 from optimizer.facts.commands import Placed
 from optimizer.facts.manifests import Inputs, NeedsSources
+from optimizer.rewrite import Check
 
 if TYPE_CHECKING:
     from optimizer.facts.manifests import Application, ManifestFile, Project
 
 _BUILDS = frozenset({"build", "install", "test", "run", "vet", "get", "generate", "list"})
+# Variables that change what is built, and not what is downloaded.
+_BUILD_ONLY = frozenset(
+    "CGO_ENABLED GOOS GOARCH GOARM GOAMD64 GOEXPERIMENT GOTRACEBACK GODEBUG CC CXX CGO_CFLAGS CGO_LDFLAGS".split()
+)
+_REQUIREMENT = re.compile(r"^\s*(?:require\s+)?([\w.\-~]+(?:\.[\w\-~]+)+(?:/[^\s()]+)*)\s+v\d\S*[^\n]*$", re.MULTILINE)
 _REPLACE = re.compile(r"^\s*(?:replace\s+)?\S+(?:\s+v\S+)?\s*=>\s*(?P<target>\.{1,2}(?:/\S*)?|/\S+)\s*(?://.*)?$", re.MULTILINE)
 
 
@@ -35,8 +41,12 @@ def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSo
     seen = application.line(project.source("go.mod"), "require", "names the modules")
     if is_download:
         return Inputs("go mod download", files, (seen,))
-    flags = (*command.args, *command.sets, *(f"GOFLAGS={application.variables.get('GOFLAGS') or ''}",))
-    if any("-mod" in flag for flag in flags) or "GOFLAGS" in " ".join(command.sets):
+    if foreign := next((word for word in command.sets if word.partition("=")[0] not in _BUILD_ONLY), None):
+        return NeedsSources(f"{foreign.partition('=')[0]} is set for this command alone, and a download may need it")
+    settings = " ".join(
+        f"{name}={application.variables.get(name)}" for name in ("GOFLAGS", "GOPROXY") if name in application.variables
+    )
+    if re.search(r"-mod|file:|=off|=None", " ".join((*command.args, settings))):
         return NeedsSources("the build says itself where its modules come from (-mod or GOFLAGS)")
     return Inputs("go mod download", files, (seen,), prefetch="go mod download", done_by=_is_download, folder=project.container)
 
@@ -83,3 +93,17 @@ def _manifests(application: Application, project: Project) -> tuple[ManifestFile
             return NeedsSources(f"go.mod replaces a module by {target}, which is not in the build context", (seen,))
         files += project.files(posixpath.join(target, "go.mod"), posixpath.join(target, "go.sum"))
     return tuple(dict.fromkeys(files))
+
+
+def _uses_all(application: Application, project: Project) -> Check:
+    """Whether the program itself imports every module that go.mod requires: `go mod download` gets those of tests as well."""
+    text = project.read("go.mod") or ""
+    wanted = {m[1] for m in _REQUIREMENT.finditer(text) if "// indirect" not in m[0]}
+    for path in application.context.walk(project.folder):
+        if not wanted:
+            break
+        if path.endswith(".go") and not path.endswith("_test.go"):
+            source = application.context.read(path) or ""
+            wanted = {module for module in wanted if f'"{module}' not in source}
+    claim = f"the modules that only tests use can be downloaded where the image is built: {', '.join(sorted(wanted)[:3])}"
+    return Check(claim if wanted else "the program imports every module that go.mod requires", holds=None if wanted else True)

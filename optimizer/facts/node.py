@@ -69,6 +69,14 @@ _CERTIFICATES = re.compile(r"^\s*(cafile|certfile|keyfile|cert|key)\s*=", re.MUL
 _VALUED = frozenset({"--prefix", "--cache", "--userconfig", "-C", "--cwd", "--filter", "-F", "--dir", "--cafile"})
 
 
+def is_project_install(placed: Placed) -> bool:
+    """Whether a command installs the packages of the project in its folder."""
+    tool, args = placed.command.name or "", placed.command.args
+    verb = next((arg for arg in args if not arg.startswith("-")), None)
+    apart = any(arg.partition("=")[0] in ("-g", "--global", *_VALUED) for arg in args)
+    return tool in _INSTALLS and verb in (*_INSTALLS[tool], "add") and not apart
+
+
 def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSources | None:
     """What an npm, Yarn, pnpm or Bun install of a project reads, or None for another command."""
     tool, args = placed.command.name or "", placed.command.args
@@ -282,7 +290,7 @@ def _members(tool: str, project: Project, package: dict[str, Any]) -> tuple[str,
         globs = globs.get("packages", [])
     if not isinstance(globs, list) or not all(isinstance(glob, str) for glob in globs):
         return NeedsSources("the workspaces of this project cannot be read")
-    return tuple(_expanded(project, globs)) if globs else ()
+    return tuple(workspace_folders(project.application.context, project.folder, globs)) if globs else ()
 
 
 def _pnpm_workspace(project: Project) -> dict[str, Any] | None:
@@ -299,10 +307,11 @@ def _pnpm_workspace(project: Project) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _expanded(project: Project, globs: list[str]) -> Iterator[str]:
-    for path in project.application.context.walk(project.folder):
-        folder, name = posixpath.split(path)
-        member = posixpath.relpath(folder, project.folder or ".") if folder != project.folder else ""
+def workspace_folders(context: BuildContext, folder: str, globs: list[str]) -> Iterator[str]:
+    """The folders below `folder`, relative to it, that the globs of `workspaces` choose and that have a package.json."""
+    for path in context.walk(folder):
+        where, name = posixpath.split(path)
+        member = posixpath.relpath(where, folder or ".") if where != folder else ""
         if name != "package.json" or not member or "node_modules" in member.split("/"):
             continue
         chosen = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING, Any
 
-from optimizer.facts.node import parse_json, read_package
+from optimizer.facts.node import parse_json, read_package, workspace_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +42,8 @@ def lock_in_step(context: BuildContext, folder: str) -> tuple[bool | None, str]:
     packages = lock.get("packages")
     if not isinstance(packages, dict) or not isinstance(packages.get(""), dict):
         return False, f"{name} lists no packages, or is of the old format of npm 6"
+    if package.get("overrides"):
+        return None, f"{name} was made with the overrides of package.json"
     for problem in _problems(context, folder, package, packages):
         return False, f"{name} {problem}: `npm ci` would stop"
     return True, f"{name} lists what package.json asks for"
@@ -62,6 +64,11 @@ def _problems(context: BuildContext, folder: str, package: dict[str, Any], packa
         for table in _TABLES:
             if (manifest.get(table) or {}) != (entry.get(table) or {}):
                 yield f"and package.json differ in {table}"
+    globs = package.get("workspaces") or []
+    globs = globs.get("packages", []) if isinstance(globs, dict) else globs
+    for member in workspace_folders(context, folder, [str(glob) for glob in globs]):
+        if member not in packages:
+            yield f"does not list the workspace {member}"
     for table in ("dependencies", "devDependencies"):
         for name, wanted in (package.get(table) or {}).items():
             locked = packages.get(f"node_modules/{name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 import tomllib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from optimizer.facts.manifests import Inputs, ManifestFile, NeedsSources
@@ -58,7 +59,7 @@ def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSo
     if re.fullmatch(r"pip[\d.]*", name) and verb == "install":
         return _pip(application, placed, args[args.index("install") + 1 :])
     if name == "uv" and plain[:2] == ["pip", "install"]:
-        return _pip(application, placed, args[args.index("install") + 1 :])
+        return _with_uv_settings(application, placed, _pip(application, placed, args[args.index("install") + 1 :]))
     if name == "uv" and verb == "sync":
         return _uv(application, placed, args)
     if name == "poetry" and verb == "install":
@@ -97,6 +98,19 @@ def _pip(application: Application, placed: Placed, args: tuple[str, ...]) -> Inp
     if not files:
         return None
     return Inputs("pip install", tuple(files.values()), tuple(here))
+
+
+def _with_uv_settings(
+    application: Application, placed: Placed, found: Inputs | NeedsSources | None
+) -> Inputs | NeedsSources | None:
+    """The files of a `uv pip install`, and with them uv's own settings, which can constrain what is installed."""
+    if not isinstance(found, Inputs):
+        return found
+    paths = [
+        (path, application.source(path)) for name in ("uv.toml", "pyproject.toml") if (path := placed.path(name)) is not None
+    ]
+    more = tuple(ManifestFile(source, path) for path, source in paths if source is not None)
+    return replace(found, files=(*found.files, *more))
 
 
 def _option(arg: str) -> tuple[str, str, str]:
