@@ -48,7 +48,10 @@ def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSo
     )
     if re.search(r"-mod|file:|=off|=None", " ".join((*command.args, settings))):
         return NeedsSources("the build says itself where its modules come from (-mod or GOFLAGS)")
-    return Inputs("go mod download", files, (seen,), prefetch="go mod download", done_by=_is_download, folder=project.container)
+    checks = (_uses_all(application, project),)
+    return Inputs(
+        "go mod download", files, (seen,), checks, prefetch="go mod download", done_by=_is_download, folder=project.container
+    )
 
 
 def _is_download(placed: Placed) -> bool:
@@ -98,7 +101,8 @@ def _manifests(application: Application, project: Project) -> tuple[ManifestFile
 def _uses_all(application: Application, project: Project) -> Check:
     """Whether the program itself imports every module that go.mod requires: `go mod download` gets those of tests as well."""
     text = project.read("go.mod") or ""
-    wanted = {m[1] for m in _REQUIREMENT.finditer(text) if "// indirect" not in m[0]}
+    replaced = {m[1] for m in re.finditer(r"^\s*(?:replace\s+)?(\S+)(?:\s+v\S+)?\s*=>\s*\.{1,2}/", text, re.MULTILINE)}
+    wanted = {m[1] for m in _REQUIREMENT.finditer(text) if "// indirect" not in m[0]} - replaced
     for path in application.context.walk(project.folder):
         if not wanted:
             break
