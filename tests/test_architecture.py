@@ -27,6 +27,7 @@ ALLOWED = {
         "optimizer.rewrite",
         "optimizer.transform",
     },
+    "optimizer/reorder.py": {"optimizer.dockerfile", "optimizer.facts"},
     "optimizer/settings.py": set(),
     "optimizer/engine.py": {
         "optimizer.contract",
@@ -44,6 +45,7 @@ ALLOWED = {
         "optimizer.dockerfile",
         "optimizer.facts",
         "optimizer.layers",
+        "optimizer.reorder",
         "optimizer.rewrite",
         "optimizer.transform",
     },

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from optimizer.dockerfile.shell import dequote, from_words, operands, read_script, subcommand
-from optimizer.facts.commands import Placed, changed, covers, deleted, expand_braces, placed, reads_no_sources, written
+from optimizer.facts.commands import Placed, changed, covers, deleted, expand_braces, placed, written
+from optimizer.facts.sources import reads_no_sources
 
 
 def test_steps_and_their_joiners() -> None:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 from optimizer.contract import copy_entry, copy_text
 from optimizer.dockerfile.edit import Edit, Span
-from optimizer.facts.commands import deleted, meets, reads_no_sources
+from optimizer.facts.commands import deleted
 from optimizer.facts.installs import install_inputs
 from optimizer.facts.manifests import Application, Inputs, NeedsSources
+from optimizer.facts.sources import meets, reads_no_sources
 from optimizer.layers import commands_in
+from optimizer.reorder import empties_cache, settings_in_home, source_copies, why_not_past
 from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
@@ -32,21 +34,10 @@ if TYPE_CHECKING:
     from optimizer.facts import Facts
     from optimizer.facts.commands import Placed
     from optimizer.facts.copies import Copy
-    from optimizer.facts.manifests import ManifestFile
     from optimizer.rewrite import Evidence
 
-_METADATA = frozenset(
-    "ARG CMD ENTRYPOINT ENV EXPOSE HEALTHCHECK LABEL MAINTAINER ONBUILD SHELL STOPSIGNAL USER WORKDIR".split()
-)
-_SOURCES = re.compile(r"\.(py|pyx|js|mjs|cjs|jsx|ts|tsx|vue|svelte|go)$")
-# Settings of tools are written in the same languages, lie beside the manifests and change as seldom.
-_TOOL_SETTINGS = re.compile(r"(^|/)(\.[\w.-]+rc\.\w+|[\w.-]+\.config\.\w+|setup\.py|\.yarn/.*|\.pnp\.\w+|\.pnpmfile\.cjs)$")
 # Commands that would run in another shell once the RUN is cut in two.
 _STATE = frozenset({"cd", "export", "set", ".", "source", "umask", "alias", "exec", "trap", ""})
-_HOME = re.compile(r"/root$|/home/[^/]+$")
-_HOME_SETTINGS = frozenset(
-    ".config .pip .npmrc .netrc .gitconfig .yarnrc .yarnrc.yml .ssh .cache .local .docker .condarc".split()
-)
 _AWKWARD = re.compile(r"[\s\[\]*?\"'$\\<]")
 
 
@@ -96,7 +87,7 @@ class CopyManifestsFirst:
             return None
         here = facts.seen(run, "installs after the sources are copied")
         if isinstance(plan, NeedsSources):
-            late = _late(facts, copies, ())
+            late = source_copies(facts, copies, ())
             if plan.is_missing and (odd := next((c for c in late if c.placements is None), None)) is not None:
                 return Refusal(self, odd.unknown, (here, facts.seen(odd.instruction, "comes before the install")))
             return Refusal(self, plan.reason, (here, *plan.evidence)) if late else None
@@ -155,7 +146,7 @@ def _plan(facts: Facts, stage: Stage, run: Instruction, copies: tuple[Copy, ...]
             return NeedsSources(reason)
         if inputs.prefetch is not None and any(before.command.name != "cd" for before in commands[:index]):
             return NeedsSources("what comes before it in the same RUN may be there for its sake")
-        late = _late(facts, copies, inputs.files)
+        late = source_copies(facts, copies, inputs.files)
         if not late or (inputs.prefetch and _is_done(facts, stage, run, inputs)):
             return None
         wanted = _wanted(facts, run, late, inputs)
@@ -178,41 +169,6 @@ def _unusual(facts: Facts, run: Instruction, placed: Placed, roots: tuple[str, .
     program = placed.command.words[placed.command.head].text or ""
     path = placed.path(program) if "/" in program else None
     return "the program that installs comes from the sources" if path is not None and meets(path, roots) else None
-
-
-def _late(facts: Facts, copies: tuple[Copy, ...], needed: tuple[ManifestFile, ...]) -> tuple[Copy, ...]:
-    """The COPYs that bring sources which the install does not need, and those behind them that must stay behind them."""
-    names = tuple(file.source for file in needed)
-    found: list[Copy] = []
-    for copy in copies:
-        if copy.placements is None:
-            if not copy.is_remote:
-                found.append(copy)
-        elif any(_is_source(file, names) for file in _brought(facts, copy)) or any(_stays_behind(copy, one) for one in found):
-            found.append(copy)
-    return tuple(found)
-
-
-def _brought(facts: Facts, copy: Copy) -> Iterator[str]:
-    for placement in copy.placements or ():
-        if placement.is_folder:
-            yield from facts.context.walk(placement.source)
-        else:
-            yield placement.source
-
-
-def _is_source(file: str, needed: tuple[str, ...]) -> bool:
-    if any(file == name or file.startswith(f"{name}/") for name in needed):
-        return False
-    return _SOURCES.search(file) is not None and _TOOL_SETTINGS.search(file) is None
-
-
-def _stays_behind(copy: Copy, earlier: Copy) -> bool:
-    """Whether `copy` writes over what `earlier` has written, with something else."""
-    if not any(meets(root, earlier.roots) for root in copy.roots):
-        return False
-    alike = copy.instruction.keyword == "COPY" and copy.flags == earlier.flags
-    return not (alike and all(earlier.container_path(p.source) == p.path for p in copy.placements or ()))
 
 
 def _is_done(facts: Facts, stage: Stage, run: Instruction, inputs: Inputs) -> bool:
@@ -254,7 +210,7 @@ def _cut(
     assert script is not None
     assert commands is not None
     last = index
-    while last + 1 < len(commands) and (reads_no_sources(commands[last + 1], roots) or _empties_cache(commands[last + 1])):
+    while last + 1 < len(commands) and (reads_no_sources(commands[last + 1], roots) or empties_cache(commands[last + 1])):
         last += 1
     if last + 1 == len(commands):
         return None
@@ -273,21 +229,11 @@ def _cut(
     return step
 
 
-def _empties_cache(placed: Placed) -> bool:
-    """Whether a command empties a package manager's cache, and nothing else."""
-    gone = deleted((placed,))
-    return (
-        placed.command.name not in ("rm", "find")
-        and bool(gone)
-        and all(t.path.startswith(("cache:", "/var/cache")) for t in gone)
-    )
-
-
 def _undoes(placed: Placed, application: Application) -> bool:
     """Whether a command takes away what an install before it brought."""
     command = placed.command
     if command.name in ("npm", "yarn", "pnpm", "bun"):
-        return "prune" in command.args or _empties_cache(placed) or install_inputs(application, placed) is not None
+        return "prune" in command.args or empties_cache(placed) or install_inputs(application, placed) is not None
     return command.name == "rm" or bool(deleted((placed,)))
 
 
@@ -301,37 +247,12 @@ def _obstacle(document: Document, facts: Facts, plan: _Plan) -> tuple[str, tuple
         seen = (facts.seen(copy.instruction, "comes before the install"),)
         if copy.placements is None:
             return copy.unknown, seen
-        if _HOME.match(copy.folder or "") and any(posixpath.basename(root) in _HOME_SETTINGS for root in copy.roots):
+        if settings_in_home(copy):
             return "it brings settings into a home folder, which the install reads", seen
         for other in document.instructions[copy.instruction.index + 1 : plan.run.index]:
-            if other not in late and (reason := _blocks(facts, copy, other)):
+            if other not in late and (reason := why_not_past(facts, copy, other)):
                 return reason, (*seen, facts.seen(other, "stands in between"))
     return None
-
-
-def _blocks(facts: Facts, copy: Copy, other: Instruction) -> str | None:
-    """Why `copy` cannot move past `other`."""
-    if other.keyword in ("ENV", "ARG") and "$" in copy.instruction.value:
-        return "a variable in the COPY changes on the way"
-    if other.keyword == "WORKDIR" and not copy.destination.startswith("/"):
-        return "WORKDIR changes on the way, and the destination is relative"
-    if other.keyword == "RUN":
-        commands = facts.placed(other)
-        free = commands is not None and all(reads_no_sources(p, copy.roots) or _empties_cache(p) for p in commands)
-        return None if free else "a RUN between the COPY and the install may read the sources"
-    if other.keyword in ("COPY", "ADD"):
-        return _overlap(facts, copy, other)
-    return None if other.keyword in _METADATA else f"{other.keyword} stands between the COPY and the install"
-
-
-def _overlap(facts: Facts, copy: Copy, other: Instruction) -> str | None:
-    same = next((c for c in facts.copies(facts.document.stage_of(other)) if c.instruction is other), None)
-    if same is not None and same.placements is not None:
-        return "another COPY between them writes to the same place" if _stays_behind(same, copy) else None
-    folder = facts.state(other).path(other.destination)
-    if folder is not None and not meets(folder, copy.roots) and not any(root.startswith(folder) for root in copy.roots):
-        return None
-    return "another COPY between them writes to the same place, and the later one counts"
 
 
 # -------------------------------------------------------------------- writing

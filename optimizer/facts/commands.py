@@ -36,23 +36,8 @@ _APT_VALUED = frozenset(
         "--host-architecture",
     }
 )
-# Programs that read no file but those that they are told to; how they are told is in `_file_arguments`.
-_SILENT = frozenset("echo printf true : set export type which hash whoami id date uname locale-gen update-locale cd".split())
-_PACKAGES = frozenset("apt-get apt apk dnf yum microdnf zypper add-apt-repository dpkg-reconfigure".split())
-_PEOPLE = frozenset("useradd adduser groupadd addgroup usermod".split())
-_FILES = frozenset(
-    "rm cp mv ln touch tar unzip chmod chown chgrp install sed gpg tee sha256sum sha512sum md5sum test [".split()
-)
-_DOWNLOADS = frozenset({"curl", "wget"})
 # What makes a `find` choose among the files.
 _CHOOSES = frozenset("-name -iname -path -ipath -regex -iregex -mtime -newer -size -user -perm -maxdepth -not !".split())
-_SETTINGS = (("poetry", "config"), ("npm", "config"), ("yarn", "config"), ("pnpm", "config"), ("pip", "config"), ("go", "env"))
-_PACKAGE_FILE = re.compile(r"\.(deb|rpm|apk|gem|whl|tgz|tar\.\w+|zip)$")
-# Options of curl and wget whose value is a file.
-_FILE_OPTIONS = tuple(
-    """-o -O -T -K -i -P --output --output-document --input-file --cacert --cert --key --config --upload-file --ca-certificate
-    --directory-prefix --post-file""".split()
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +206,9 @@ def _written(p: Placed) -> Iterator[str | None]:
     if command.name in ("curl", "wget"):
         yield _download(p)
     elif command.name == "tar" and any(re.match(r"-?[a-zA-Z]*x|--extract|--get", arg) for arg in args[:1] + args):
-        yield p.path(_option(args, "-C", "--directory") or ".")
+        yield p.path(option_value(args, "-C", "--directory") or ".")
     elif command.name == "unzip":
-        yield p.path(_option(args, "-d") or ".")
+        yield p.path(option_value(args, "-d") or ".")
     elif command.name in ("cp", "mv", "install") and len(args) >= 2 and not args[-1].startswith("-"):
         yield p.path(args[-1])
     elif command.name == "git" and "clone" in args:
@@ -295,7 +280,7 @@ def _changed(p: Placed) -> Iterator[str | None]:
 def _download(p: Placed) -> str | None:
     """The file that a curl or wget writes; None where it prints, or the name is not known."""
     args = p.command.args
-    output = _option(args, "-o", "--output") if p.command.name == "curl" else _option(args, "-O", "--output-document")
+    output = option_value(args, "-o", "--output") if p.command.name == "curl" else option_value(args, "-O", "--output-document")
     if output is not None:
         return None if output in ("-", "/dev/null") else p.path(output)
     urls = [arg for arg in args if "://" in arg]
@@ -303,11 +288,11 @@ def _download(p: Placed) -> str | None:
     name = posixpath.basename(urlsplit(urls[-1]).path) if urls else ""
     if not remote or not name:
         return None
-    folder = _option(args, "-P", "--directory-prefix", "--output-dir")
+    folder = option_value(args, "-P", "--directory-prefix", "--output-dir")
     return p.path(posixpath.join(folder, name) if folder else name)
 
 
-def _option(args: tuple[str, ...], short: str, *long: str) -> str | None:
+def option_value(args: tuple[str, ...], short: str, *long: str) -> str | None:
     """The value of an option in any of its spellings: `-o x`, `-ox`, `-fsSLo x`, `--output x`, `--output=x`."""
     for index, arg in enumerate(args):
         following = args[index + 1] if index + 1 < len(args) else None
@@ -329,94 +314,3 @@ def _after(args: tuple[str, ...], *names: str) -> Iterator[str]:
     for index, arg in enumerate(args[:-1]):
         if arg in names:
             yield args[index + 1]
-
-
-def reads_no_sources(p: Placed, roots: tuple[str, ...]) -> bool:
-    """Whether a command certainly does without the files at and below `roots`, and does not touch them.
-
-    `pip install NAME`, `npm install -g NAME` and `go install module@version` count; so does a file tool that only names other
-    places.
-    """
-    command = p.command
-    if command.name is None or command.guards & {"function", "substitution"}:
-        return False
-    if any(word.text is None and re.search(r"[`(]", word.raw) for word in command.words):
-        return False
-    if command.name == "mkdir":
-        return True
-    found = _file_arguments(command)
-    if found is None:
-        return False
-    found += [word.raw for word in command.words if word.is_pattern]
-    found += [r.target for r in command.redirects if r.target is not None and not re.match(r"&|/dev/|\d$", r.target)]
-    paths = [p.path(argument) for argument in found]
-    return all(path is not None and not meets(path, roots) for path in paths)
-
-
-def meets(path: str, roots: tuple[str, ...]) -> bool:
-    """Whether `path` (perhaps with wildcards) is one of `roots`, holds one or lies below one."""
-    for one in expand_braces(path):
-        stem = re.split(r"[*?\[]", one)[0]
-        for root in roots:
-            if root == one or root.startswith(one.rstrip("/") + "/") or one.startswith(root.rstrip("/") + "/"):
-                return True
-            if stem != one and root.startswith(stem):
-                return True
-    return False
-
-
-def _file_arguments(command: Command) -> list[str] | None:
-    """The arguments that may name files, or None for a program that may read anything."""
-    name, args = command.name or "", command.args
-    plain = [arg for arg in args if not arg.startswith("-")]
-    in_options = [arg[arg.index("/") :] for arg in args if arg.startswith("-") and "/" in arg and "://" not in arg]
-    if name in _SILENT or (name, plain[0] if plain else "") in _SETTINGS or _installs_by_name(command):
-        return []
-    if name in _PACKAGES:
-        return [arg for arg in plain if "/" in arg or _PACKAGE_FILE.search(arg)]
-    if name == "gem" and plain[:1] == ["install"]:
-        return [arg for arg in plain[1:] if "/" in arg or _PACKAGE_FILE.search(arg)]
-    if name == "apt-key":
-        return [arg for arg in plain[1:] if plain[0] == "add"]
-    if name in _PEOPLE:
-        return [arg for arg in plain if "/" in arg] + in_options
-    if name in _DOWNLOADS:
-        values = [value for option in _FILE_OPTIONS if (value := _option(args, option)) not in (None, "-")]
-        names_itself = name == "wget" or any(re.match(r"-[a-zA-Z]*O|--remote-name", arg) for arg in args)
-        return [str(value) for value in values] + ([] if values or not names_itself else [_remote_name(plain)])
-    if name in _FILES:
-        unpacks = name in ("tar", "unzip") and not any(option in args for option in ("-C", "-d", "--directory", "-t"))
-        return plain + in_options + (["."] if unpacks else [])
-    if name in ("python", "python3") and args[:2] == ("-m", "venv"):
-        return plain[1:]
-    if name == "corepack":
-        return [] if plain[:1] == ["enable"] or any("@" in arg for arg in plain) else None
-    return [] if name in ("update-ca-certificates", "rustup", "ldconfig", "update-alternatives") else None
-
-
-def _remote_name(arguments: list[str]) -> str:
-    """The file that a download without a name for it makes; the whole folder where that cannot be told."""
-    addresses = [argument for argument in arguments if "://" in argument]
-    return (posixpath.basename(urlsplit(addresses[-1]).path) if addresses else "") or "."
-
-
-def _installs_by_name(command: Command) -> bool:
-    args = command.args
-    plain = [arg for arg in args if not arg.startswith("-")]
-    if command.name in ("pip", "pip3") or (command.name in ("python", "python3") and args[:2] == ("-m", "pip")):
-        names = plain[1:] if command.name.startswith("pip") else plain[2:]
-        files = any(re.match(r"-r|-c|-e|--requirement|--constraint|--editable|-f|--find-links", arg) for arg in args)
-        local = any(_is_path(n) or ("/" in n and "://" not in n) for n in names)
-        return "install" in plain[:2] and bool(names) and not files and not local
-    if command.name in ("npm", "pnpm", "yarn"):
-        named = [n for n in plain[1:] if n != "add"]
-        is_global = any(arg in ("-g", "--global", "--location=global") for arg in args) or plain[:2] == [
-            "global",
-            "add",
-        ]
-        return is_global and bool(named) and not any(_is_path(n.partition("@")[0] or n[1:]) for n in named)
-    return command.name == "go" and plain[:1] == ["install"] and all("@" in name for name in plain[1:])
-
-
-def _is_path(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or _PACKAGE_FILE.search(name) is not None

@@ -1,0 +1,124 @@
+"""Which commands do without the application's files, so that these can come later.
+
+Only what is certain counts: a program that is not known here may read anything.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from optimizer.facts.commands import expand_braces, option_value
+
+if TYPE_CHECKING:
+    from optimizer.dockerfile.shell import Command
+    from optimizer.facts.commands import Placed
+
+# Programs that read no file but those that they are told to; how they are told is in `_file_arguments`.
+_SILENT = frozenset("echo printf true : set export type which hash whoami id date uname locale-gen update-locale cd".split())
+_PACKAGES = frozenset("apt-get apt apk dnf yum microdnf zypper add-apt-repository dpkg-reconfigure".split())
+_PEOPLE = frozenset("useradd adduser groupadd addgroup usermod".split())
+_FILES = frozenset(
+    "rm cp mv ln touch tar unzip chmod chown chgrp install sed gpg tee sha256sum sha512sum md5sum test [".split()
+)
+_DOWNLOADS = frozenset({"curl", "wget"})
+_SETTINGS = (("poetry", "config"), ("npm", "config"), ("yarn", "config"), ("pnpm", "config"), ("pip", "config"), ("go", "env"))
+_PACKAGE_FILE = re.compile(r"\.(deb|rpm|apk|gem|whl|tgz|tar\.\w+|zip)$")
+# Options of curl and wget whose value is a file.
+_FILE_OPTIONS = tuple(
+    """-o -O -T -K -i -P --output --output-document --input-file --cacert --cert --key --config --upload-file --ca-certificate
+    --directory-prefix --post-file""".split()
+)
+
+
+def reads_no_sources(p: Placed, roots: tuple[str, ...]) -> bool:
+    """Whether a command certainly does without the files at and below `roots`, and does not touch them.
+
+    `pip install NAME`, `npm install -g NAME` and `go install module@version` count; so does a file tool that only names other
+    places.
+    """
+    command = p.command
+    if command.name is None or command.guards & {"function", "substitution"}:
+        return False
+    if any(word.text is None and re.search(r"[`(]", word.raw) for word in command.words):
+        return False
+    if command.name == "mkdir":
+        return True
+    found = _file_arguments(command)
+    if found is None:
+        return False
+    found += [word.raw for word in command.words if word.is_pattern]
+    found += [r.target for r in command.redirects if r.target is not None and not re.match(r"&|/dev/|\d$", r.target)]
+    paths = [p.path(argument) for argument in found]
+    return all(path is not None and not meets(path, roots) for path in paths)
+
+
+def meets(path: str, roots: tuple[str, ...]) -> bool:
+    """Whether `path` (perhaps with wildcards) is one of `roots`, holds one or lies below one."""
+    for one in expand_braces(path):
+        stem = re.split(r"[*?\[]", one)[0]
+        for root in roots:
+            if root == one or root.startswith(one.rstrip("/") + "/") or one.startswith(root.rstrip("/") + "/"):
+                return True
+            if stem != one and root.startswith(stem):
+                return True
+    return False
+
+
+def _file_arguments(command: Command) -> list[str] | None:
+    """The arguments that may name files, or None for a program that may read anything."""
+    name, args = command.name or "", command.args
+    plain = [arg for arg in args if not arg.startswith("-")]
+    in_options = [arg[arg.index("/") :] for arg in args if arg.startswith("-") and "/" in arg and "://" not in arg]
+    if name in _SILENT or (name, plain[0] if plain else "") in _SETTINGS or _installs_by_name(command):
+        return []
+    if name in _PACKAGES:
+        return [arg for arg in plain if "/" in arg or _PACKAGE_FILE.search(arg)]
+    if name == "gem" and plain[:1] == ["install"]:
+        return [arg for arg in plain[1:] if "/" in arg or _PACKAGE_FILE.search(arg)]
+    if name == "apt-key":
+        return [arg for arg in plain[1:] if plain[0] == "add"]
+    if name in _PEOPLE:
+        return [arg for arg in plain if "/" in arg] + in_options
+    if name in _DOWNLOADS:
+        values = [value for option in _FILE_OPTIONS if (value := option_value(args, option)) not in (None, "-")]
+        names_itself = name == "wget" or any(re.match(r"-[a-zA-Z]*O|--remote-name", arg) for arg in args)
+        return [str(value) for value in values] + ([] if values or not names_itself else [_remote_name(plain)])
+    if name in _FILES:
+        unpacks = name in ("tar", "unzip") and not any(option in args for option in ("-C", "-d", "--directory", "-t"))
+        return plain + in_options + (["."] if unpacks else [])
+    if name in ("python", "python3") and args[:2] == ("-m", "venv"):
+        return plain[1:]
+    if name == "corepack":
+        return [] if plain[:1] == ["enable"] or any("@" in arg for arg in plain) else None
+    return [] if name in ("update-ca-certificates", "rustup", "ldconfig", "update-alternatives") else None
+
+
+def _remote_name(arguments: list[str]) -> str:
+    """The file that a download without a name for it makes; the whole folder where that cannot be told."""
+    addresses = [argument for argument in arguments if "://" in argument]
+    return (posixpath.basename(urlsplit(addresses[-1]).path) if addresses else "") or "."
+
+
+def _installs_by_name(command: Command) -> bool:
+    args = command.args
+    plain = [arg for arg in args if not arg.startswith("-")]
+    if command.name in ("pip", "pip3") or (command.name in ("python", "python3") and args[:2] == ("-m", "pip")):
+        names = plain[1:] if command.name.startswith("pip") else plain[2:]
+        files = any(re.match(r"-r|-c|-e|--requirement|--constraint|--editable|-f|--find-links", arg) for arg in args)
+        local = any(_is_path(n) or ("/" in n and "://" not in n) for n in names)
+        return "install" in plain[:2] and bool(names) and not files and not local
+    if command.name in ("npm", "pnpm", "yarn"):
+        named = [n for n in plain[1:] if n != "add"]
+        is_global = any(arg in ("-g", "--global", "--location=global") for arg in args) or plain[:2] == [
+            "global",
+            "add",
+        ]
+        return is_global and bool(named) and not any(_is_path(n.partition("@")[0] or n[1:]) for n in named)
+    return command.name == "go" and plain[:1] == ["install"] and all("@" in name for name in plain[1:])
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or _PACKAGE_FILE.search(name) is not None

@@ -1,0 +1,105 @@
+"""Which COPYs can come later: what they write, and what stands between them and where they would go."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import TYPE_CHECKING
+
+from optimizer.facts.commands import deleted
+from optimizer.facts.sources import meets, reads_no_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.dockerfile.instruction import Instruction
+    from optimizer.facts import Facts
+    from optimizer.facts.commands import Placed
+    from optimizer.facts.copies import Copy
+    from optimizer.facts.manifests import ManifestFile
+
+_METADATA = frozenset(
+    "ARG CMD ENTRYPOINT ENV EXPOSE HEALTHCHECK LABEL MAINTAINER ONBUILD SHELL STOPSIGNAL USER WORKDIR".split()
+)
+_SOURCES = re.compile(r"\.(py|pyx|js|mjs|cjs|jsx|ts|tsx|vue|svelte|go)$")
+# Settings of tools are written in the same languages, lie beside the manifests and change as seldom.
+_TOOL_SETTINGS = re.compile(r"(^|/)(\.[\w.-]+rc\.\w+|[\w.-]+\.config\.\w+|setup\.py|\.yarn/.*|\.pnp\.\w+|\.pnpmfile\.cjs)$")
+_HOME = re.compile(r"/root$|/home/[^/]+$")
+_HOME_SETTINGS = frozenset(
+    ".config .pip .npmrc .netrc .gitconfig .yarnrc .yarnrc.yml .ssh .cache .local .docker .condarc".split()
+)
+
+
+def source_copies(facts: Facts, copies: tuple[Copy, ...], needed: tuple[ManifestFile, ...]) -> tuple[Copy, ...]:
+    """The COPYs that bring sources which the install does not need, and those behind them that must stay behind them."""
+    names = tuple(file.source for file in needed)
+    found: list[Copy] = []
+    for copy in copies:
+        if copy.placements is None:
+            if not copy.is_remote:
+                found.append(copy)
+        elif any(_is_source(file, names) for file in _brought(facts, copy)) or any(_stays_behind(copy, one) for one in found):
+            found.append(copy)
+    return tuple(found)
+
+
+def _brought(facts: Facts, copy: Copy) -> Iterator[str]:
+    for placement in copy.placements or ():
+        if placement.is_folder:
+            yield from facts.context.walk(placement.source)
+        else:
+            yield placement.source
+
+
+def _is_source(file: str, needed: tuple[str, ...]) -> bool:
+    if any(file == name or file.startswith(f"{name}/") for name in needed):
+        return False
+    return _SOURCES.search(file) is not None and _TOOL_SETTINGS.search(file) is None
+
+
+def _stays_behind(copy: Copy, earlier: Copy) -> bool:
+    """Whether `copy` writes over what `earlier` has written, with something else."""
+    if not any(meets(root, earlier.roots) for root in copy.roots):
+        return False
+    alike = copy.instruction.keyword == "COPY" and copy.flags == earlier.flags
+    return not (alike and all(earlier.container_path(p.source) == p.path for p in copy.placements or ()))
+
+
+def settings_in_home(copy: Copy) -> bool:
+    """Whether a COPY brings settings into a home folder, where package managers read them."""
+    return _HOME.match(copy.folder or "") is not None and any(posixpath.basename(root) in _HOME_SETTINGS for root in copy.roots)
+
+
+def why_not_past(facts: Facts, copy: Copy, other: Instruction) -> str | None:
+    """Why `copy` cannot move past `other`."""
+    if other.keyword in ("ENV", "ARG") and "$" in copy.instruction.value:
+        return "a variable in the COPY changes on the way"
+    if other.keyword == "WORKDIR" and not copy.destination.startswith("/"):
+        return "WORKDIR changes on the way, and the destination is relative"
+    if other.keyword == "RUN":
+        commands = facts.placed(other)
+        free = commands is not None and all(reads_no_sources(p, copy.roots) or empties_cache(p) for p in commands)
+        return None if free else "a RUN between the COPY and the install may read the sources"
+    if other.keyword in ("COPY", "ADD"):
+        return _overlap(facts, copy, other)
+    return None if other.keyword in _METADATA else f"{other.keyword} stands between the COPY and the install"
+
+
+def _overlap(facts: Facts, copy: Copy, other: Instruction) -> str | None:
+    same = next((c for c in facts.copies(facts.document.stage_of(other)) if c.instruction is other), None)
+    if same is not None and same.placements is not None:
+        return "another COPY between them writes to the same place" if _stays_behind(same, copy) else None
+    folder = facts.state(other).path(other.destination)
+    if folder is not None and not meets(folder, copy.roots) and not any(root.startswith(folder) for root in copy.roots):
+        return None
+    return "another COPY between them writes to the same place, and the later one counts"
+
+
+def empties_cache(placed: Placed) -> bool:
+    """Whether a command empties a package manager's cache, and nothing else."""
+    gone = deleted((placed,))
+    return (
+        placed.command.name not in ("rm", "find")
+        and bool(gone)
+        and all(t.path.startswith(("cache:", "/var/cache")) for t in gone)
+    )
