@@ -38,7 +38,7 @@ def source_copies(facts: Facts, copies: tuple[Copy, ...], needed: tuple[Manifest
         if copy.placements is None:
             if not copy.is_remote:
                 found.append(copy)
-        elif any(_is_source(file, names) for file in _brought(facts, copy)) or any(_stays_behind(copy, one) for one in found):
+        elif any(sources_in(facts, copy, names)) or any(_stays_behind(copy, one) for one in found):
             found.append(copy)
     return tuple(found)
 
@@ -49,6 +49,11 @@ def _brought(facts: Facts, copy: Copy) -> Iterator[str]:
             yield from facts.context.walk(placement.source)
         else:
             yield placement.source
+
+
+def sources_in(facts: Facts, copy: Copy, needed: tuple[str, ...] = ()) -> Iterator[str]:
+    """The source files that a COPY brings, those in `needed` left out."""
+    return (file for file in _brought(facts, copy) if _is_source(file, needed))
 
 
 def _is_source(file: str, needed: tuple[str, ...]) -> bool:

@@ -22,7 +22,7 @@ from optimizer.facts.installs import install_inputs
 from optimizer.facts.manifests import Application, Inputs, NeedsSources
 from optimizer.facts.sources import meets, reads_no_sources
 from optimizer.layers import commands_in
-from optimizer.reorder import empties_cache, settings_in_home, source_copies, why_not_past
+from optimizer.reorder import empties_cache, settings_in_home, source_copies, sources_in, why_not_past
 from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
@@ -98,9 +98,7 @@ class CopyManifestsFirst:
     def _rewrite(self, document: Document, facts: Facts, plan: _Plan) -> Rewrite | None:
         edits, changes = _edits(document, facts, plan)
         after = facts.after(edits)
-        file = facts.cache.entry_file()
-        if file is None:
-            return None
+        file = _edited_file(facts, plan)
         before, then = facts.cache.rerun(file), after.cache.rerun(file)
         if then.steps > before.steps:
             return None  # a cut RUN can cost more steps than it saves
@@ -122,6 +120,14 @@ class CopyManifestsFirst:
             changes=changes,
             unknown=decision.unknown,
         )
+
+
+def _edited_file(facts: Facts, plan: _Plan) -> str:
+    """The file to count by: the entry file if a late COPY brings it, else the first source file that one brings."""
+    entry = facts.cache.entry_file()
+    if entry is not None and any(copy.brings(entry) for copy in plan.late):
+        return entry
+    return next(file for copy in plan.late for file in sources_in(facts, copy))
 
 
 # -------------------------------------------------------------------- reading
