@@ -73,8 +73,8 @@ class _Run:
     def __init__(
         self, document: Document, context: BuildContext, settings: Settings, transforms: tuple[Transform, ...]
     ) -> None:
-        self.before = self.document = document
-        self.context = context
+        self.before = document
+        self.facts = Facts(document, context, settings.target)
         self.settings = settings
         self.transforms = transforms
         self.applied: list[Rewrite] = []
@@ -85,8 +85,8 @@ class _Run:
         self.dropped: set[tuple[str, str, Location]] = set()
 
     @property
-    def facts(self) -> Facts:
-        return Facts(self.document, self.context, self.settings.target)
+    def document(self) -> Document:
+        return self.facts.document
 
     def outcome(self) -> Outcome:
         first = self.facts
@@ -175,11 +175,11 @@ class _Run:
             document = self.document.edited(edits) if edits else self.document
         except DockerfileError as error:
             return [f"the result cannot be read: {error}"]
-        context = self.context.with_files({f.path: f.text for f in files.values()}) if files else self.context
+        context = facts.context.with_files({f.path: f.text for f in files.values()}) if files else facts.context
         after = Facts(document, context, self.settings.target)
         wrong = breaches(contract(facts), contract(after), batch) + _lost_comments(self.document, document)
         if not wrong:
-            self.document, self.context = document, context
+            self.facts = after
             self.files |= files
             self.applied += batch
         return wrong

@@ -160,17 +160,19 @@ def _checks(facts: Facts, stage: Stage, run: Instruction, install: AptInstall, p
         seen = facts.seen(foreign, "may add another source of packages")
         yield Check("the packages come from Debian itself", holds=None, evidence=(seen,))
     there = present | {p for name in present for p in _COMES_WITH.get(name, ())}
+    signs: dict[str, None] = {}
     for name in install.packages:
         lost = _lost(name)
         if lost is None:
             yield Check(f"what {name} recommends", holds=None)
             continue
         missed = sorted(p for p in lost if p not in there and not _INERT.match(p))
-        yield from (facts.mention(re.compile(_SIGNS[p])) for p in missed if p in _SIGNS)
+        signs |= dict.fromkeys(_SIGNS[p] for p in missed if p in _SIGNS)
         missed = [p for p in missed if p not in _SIGNS]
         if base is not None and base.has_libraries:
             missed = [p for p in missed if not _LIBRARY.match(p)]
         yield Check(f"nothing here uses {_listed(missed)}, which {name} recommends", holds=None if missed else True)
+    yield from (facts.mention(re.compile(sign)) for sign in signs)
 
 
 def _foreign_source(facts: Facts, stage: Stage, run: Instruction) -> Instruction | None:

@@ -7,7 +7,7 @@ instruction's `Joined` leads from there to the file.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -75,35 +75,23 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A simple command. `guards` names what encloses it: conditional, loop, function, fallback (right of `||`), ..."""
+    """A simple command. `guards` names what encloses it: conditional, loop, function, fallback (right of `||`), ...
+
+    `head` is the index of the word that names the program; `name` is that program, without its folder and without `sudo` or
+    `env` in front: None where it is not a literal, "" for a bare assignment.
+    """
 
     words: tuple[ShellWord, ...]
     assignments: tuple[str, ...]
     redirects: tuple[Redirect, ...]
     span: Span
     guards: frozenset[str]
+    head: int = field(init=False)
+    name: str | None = field(init=False)
 
-    @property
-    def name(self) -> str | None:
-        """The program, without its folder and without `sudo` or `env` in front; None where it is not a literal, "" for a
-        bare assignment."""
-        head = self.words[self.head :]
-        if not head:
-            return ""
-        text = head[0].text
-        return None if text is None else text.rpartition("/")[2]
-
-    @property
-    def head(self) -> int:
-        """Index of the word that names the program."""
-        at = 0
-        while at + 1 < len(self.words) and self.words[at].text in _WRAPPERS:
-            is_timeout = self.words[at].text == "timeout"
-            at += 1
-            while at + 1 < len(self.words) and (self.words[at].raw.startswith("-") or "=" in self.words[at].raw):
-                at += 2 if self.words[at].raw in _WRAPPER_VALUES and at + 2 < len(self.words) else 1
-            at += 1 if is_timeout and at + 1 < len(self.words) else 0
-        return at
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head", _head(self.words))
+        object.__setattr__(self, "name", _program(self.words[self.head :]))
 
     @property
     def args(self) -> tuple[str, ...]:
@@ -131,6 +119,24 @@ class Command:
     def __str__(self) -> str:
         head = list(self.assignments) + [word.raw for word in self.words]
         return " ".join(head + [f"{r.operator}{r.target or ''}" for r in self.redirects])
+
+
+def _head(words: tuple[ShellWord, ...]) -> int:
+    at = 0
+    while at + 1 < len(words) and words[at].text in _WRAPPERS:
+        is_timeout = words[at].text == "timeout"
+        at += 1
+        while at + 1 < len(words) and (words[at].raw.startswith("-") or "=" in words[at].raw):
+            at += 2 if words[at].raw in _WRAPPER_VALUES and at + 2 < len(words) else 1
+        at += 1 if is_timeout and at + 1 < len(words) else 0
+    return at
+
+
+def _program(words: tuple[ShellWord, ...]) -> str | None:
+    if not words:
+        return ""
+    text = words[0].text
+    return None if text is None else text.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)

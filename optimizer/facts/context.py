@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 from optimizer.dockerfile.patterns import Pattern, clean, has_wildcard, ignoring, matches, read_ignore_file
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 MAX_BYTES = 8 << 20
 MAX_FILES = 50_000
+MAX_READ_FILES, MAX_READ_BYTES = 2_000, 8 << 20
 _OVERLAY_STAT = "file"
 
 
@@ -40,6 +42,7 @@ class BuildContext:
     shown_as: str = ""
     guess: str = ""
     _cache: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
+    _mentions: dict[re.Pattern[str], tuple[str, int] | bool] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_known(self) -> bool:
@@ -108,6 +111,26 @@ class BuildContext:
     def read_bytes(self, path: str) -> bytes | None:
         path = clean(path)
         return self._bytes(path) if self.is_file(path) else None
+
+    def mentions(self, pattern: re.Pattern[str]) -> tuple[str, int] | bool:
+        """The first file that the builder gets in which `pattern` is found, and the line; False where none has it, True where
+        there is more to read than MAX_READ_FILES or MAX_READ_BYTES. The Dockerfile and its ignore file do not count."""
+        if pattern not in self._mentions:
+            self._mentions[pattern] = self._search(pattern)
+        return self._mentions[pattern]
+
+    def _search(self, pattern: re.Pattern[str]) -> tuple[str, int] | bool:
+        budget, left = MAX_READ_BYTES, MAX_READ_FILES
+        for path in self.walk():
+            if path in (self.dockerfile, self.ignore_path):
+                continue
+            text = self.read(path)
+            budget, left = budget - len(text or ""), left - 1
+            if budget < 0 or left < 0:
+                return True
+            if text is not None and (match := pattern.search(text)) is not None:
+                return path, text.count("\n", 0, match.start()) + 1
+        return False
 
     def has_files(self, path: str) -> bool:
         """Whether the builder gets any file below `path`."""

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from optimizer.dockerfile.shell import Command
     from optimizer.facts.context import BuildContext
 
-MAX_READ_FILES, MAX_READ_BYTES = 2_000, 8 << 20
 _SHEBANG = re.compile(r"#!\s*/(?:usr/)?bin/(?:env\s+)?(?:ba|da)?sh\b")
 
 
@@ -218,23 +217,16 @@ class Facts:
     def mention(self, pattern: re.Pattern[str]) -> Check:
         """Whether nothing in the Dockerfile or in the files that the builder gets mentions `pattern`.
 
-        None where there is more to read than MAX_READ files or bytes. Comments of the Dockerfile do not count.
+        None where something does, or where there is too much to read. Comments of the Dockerfile do not count.
         """
         claim = f"nothing in the Dockerfile or the build context mentions {pattern.pattern}"
         for instruction in self.document.instructions:
             if pattern.search(self.document.raw(instruction)):
                 return Check(claim, holds=None, evidence=(self.seen(instruction, "mentions it"),))
-        budget, left = MAX_READ_BYTES, MAX_READ_FILES
-        for path in self.context.walk():
-            text = self.context.read(path)
-            budget, left = budget - len(text or ""), left - 1
-            if budget < 0 or left < 0:
-                return Check(claim, holds=None)
-            match = pattern.search(text) if text else None
-            if text and match and path not in (self.context.dockerfile, ".dockerignore"):
-                line = text.count("\n", 0, match.start()) + 1
-                return Check(claim, holds=None, evidence=(self.seen_in(path, "mentions it", line=line),))
-        return Check(claim, holds=True)
+        found = self.context.mentions(pattern)
+        if isinstance(found, bool):
+            return Check(claim, holds=None if found else True)
+        return Check(claim, holds=None, evidence=(self.seen_in(found[0], "mentions it", line=found[1]),))
 
     # ---------------------------------------------------------------- evidence
 
