@@ -74,12 +74,13 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the checks of a rewrite allow: a tier, or the check that forbids it."""
+    """What the checks of a rewrite allow: a tier, or the check that forbids it; which claims are unknown and which held."""
 
     safety: Safety
     failed: Check | None
     unknown: tuple[str, ...]
     evidence: tuple[Evidence, ...]
+    held: tuple[str, ...] = ()
 
 
 def decide(best: Safety, checks: Iterable[Check]) -> Decision:
@@ -88,7 +89,8 @@ def decide(best: Safety, checks: Iterable[Check]) -> Decision:
     failed = next((check for check in checks if check.holds is False), None)
     unknown = tuple(check.claim for check in checks if check.holds is None)
     safety = Safety(max(best - 1, Safety.SHOW)) if unknown else best
-    return Decision(safety, failed, unknown, tuple(e for check in checks for e in check.evidence))
+    held = tuple(check.claim for check in checks if check.holds)
+    return Decision(safety, failed, unknown, tuple(e for check in checks for e in check.evidence), held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,8 @@ class CompanionFile:
 class Rewrite:
     """A change to make, why, and what it rests on.
 
-    `unknown` holds the claims that could not be settled, `changes` what differs in the contract. Raises ValueError without
-    evidence or without anything to do: such a rewrite is a bug.
+    `unknown` are the claims that could not be settled, `held` those that were checked and held, `changes` what differs in the
+    contract. Raises ValueError without evidence or without anything to do: such a rewrite is a bug.
     """
 
     transform: Transform
@@ -125,6 +127,7 @@ class Rewrite:
     changes: tuple[Change, ...] = ()
     caveats: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
     files: tuple[CompanionFile, ...] = ()
 
     def __post_init__(self) -> None:

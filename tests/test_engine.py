@@ -164,7 +164,7 @@ def test_a_comment_about_something_else_switches_nothing_off() -> None:
 
 def test_deciding_by_evidence() -> None:
     yes, no, unknown = Check("a", holds=True), Check("b", holds=False), Check("c", holds=None)
-    assert decide(Safety.SAFE, [yes]) == Decision(Safety.SAFE, None, (), ())
+    assert decide(Safety.SAFE, [yes]) == Decision(Safety.SAFE, None, (), (), ("a",))
     assert decide(Safety.SAFE, [yes, unknown, unknown]).safety is Safety.UNSAFE
     assert decide(Safety.UNSAFE, [unknown]).safety is Safety.SHOW
     assert decide(Safety.SAFE, [unknown, no]).failed is no

@@ -60,6 +60,7 @@ class AddToCopy:
                     ),
                 ),
                 unknown=decision.unknown,
+                held=decision.held,
             )
 
 

@@ -119,6 +119,7 @@ class CopyManifestsFirst:
             ),
             changes=changes,
             unknown=decision.unknown,
+            held=decision.held,
         )
 
 

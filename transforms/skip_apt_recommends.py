@@ -49,12 +49,12 @@ _INERT = re.compile(
 )
 # What would mention these, if anything used them.
 _SIGNS = {
-    "less": r"\bless\b|\bPAGER\b",
-    "libldap-common": r"(?i)ldap",
-    "libsasl2-modules": r"(?i)sasl|ldap|kafka|memcache|postfix|svn\+ssh",
-    "lsof": r"\blsof\b",
-    "psmisc": r"\b(?:killall|fuser|pstree|peekfd)\b",
-    "xdg-utils": r"\bxdg-",
+    "less": ("less or PAGER", r"\bless\b|\bPAGER\b"),
+    "libldap-common": ("LDAP", r"(?i)ldap"),
+    "libsasl2-modules": ("SASL, LDAP, Kafka, memcached or Postfix", r"(?i)sasl|ldap|kafka|memcache|postfix|svn\+ssh"),
+    "lsof": ("lsof", r"\blsof\b"),
+    "psmisc": ("killall, fuser or pstree", r"\b(?:killall|fuser|pstree|peekfd)\b"),
+    "xdg-utils": ("xdg-open", r"\bxdg-"),
 }
 _LIBRARY = re.compile(
     r"^lib(?!.*-(bin|extra|modules?|dev|common|data|perl|tools|plugin.*)$)[a-z0-9.+-]*\d[a-z0-9.+-]*$|^fontconfig-config$|^fonts-dejavu.*$"
@@ -99,6 +99,7 @@ class SkipAptRecommends:
             evidence=(here, *decision.evidence),
             changes=(Change(Aspect.COMMANDS, removed=(command_entry(command),), added=(text,)),),
             unknown=decision.unknown,
+            held=decision.held,
         )
 
 
@@ -160,7 +161,7 @@ def _checks(facts: Facts, stage: Stage, run: Instruction, install: AptInstall, p
         seen = facts.seen(foreign, "may add another source of packages")
         yield Check("the packages come from Debian itself", holds=None, evidence=(seen,))
     there = present | {p for name in present for p in _COMES_WITH.get(name, ())}
-    signs: dict[str, None] = {}
+    signs: dict[tuple[str, str], None] = {}
     for name in install.packages:
         lost = _lost(name)
         if lost is None:
@@ -171,8 +172,11 @@ def _checks(facts: Facts, stage: Stage, run: Instruction, install: AptInstall, p
         missed = [p for p in missed if p not in _SIGNS]
         if base is not None and base.has_libraries:
             missed = [p for p in missed if not _LIBRARY.match(p)]
-        yield Check(f"nothing here uses {_listed(missed)}, which {name} recommends", holds=None if missed else True)
-    yield from (facts.mention(re.compile(sign)) for sign in signs)
+        if missed:
+            yield Check(f"nothing here uses {_listed(missed)}, which {name} recommends", holds=None)
+        else:
+            yield Check(f"{name} recommends nothing else that a program in a container would miss", holds=True)
+    yield from (facts.mention(re.compile(sign), what) for what, sign in signs)
 
 
 def _foreign_source(facts: Facts, stage: Stage, run: Instruction) -> Instruction | None:

@@ -77,6 +77,7 @@ class UseExecForm:
             evidence=(here, *decision.evidence),
             changes=(Change(Aspect[keyword], removed=(" ".join(instruction.value.split()),), added=(exec_entry(words),)),),
             unknown=decision.unknown,
+            held=decision.held,
         )
 
 
@@ -163,7 +164,7 @@ def _is_program(facts: Facts, instruction: Instruction, word: str) -> Check:
     stage = facts.document.stage_of(instruction)
     base = facts.image(stage)
     if base is not None and word in base.programs:
-        return Check(f"{base.name} has the program {word}", holds=True)
+        return Check(f"the image {base.name} has the program {word}", holds=True)
     if word in _SCRIPTS and (seen := _requirement(facts, _SCRIPTS[word])):
         return Check(f"{word} is installed as a program", holds=True, evidence=(seen,))
     path = facts.state(instruction).path(word) if "/" in word else None

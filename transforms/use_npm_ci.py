@@ -94,6 +94,7 @@ class UseNpmCi:
             evidence=(here, *decision.evidence),
             changes=(Change(Aspect.COMMANDS, removed=(command_entry(command),), added=(text,)),),
             unknown=decision.unknown,
+            held=decision.held,
         )
 
 

@@ -89,6 +89,7 @@ class WriteDockerignore:
             edits=(),
             evidence=(here,),
             unknown=decision.unknown,
+            held=decision.held,
             files=(CompanionFile(PATH, "".join(f"{pattern}\n" for pattern in patterns)),),
         )
 
@@ -108,6 +109,7 @@ class WriteDockerignore:
             edits=(),
             evidence=(here,),
             unknown=decision.unknown,
+            held=decision.held,
             files=(CompanionFile(PATH, f".git\n{text}"),),
         )
 

@@ -214,12 +214,12 @@ class Facts:
         claim = f"the build context is {folder} (--context says so; {self.context.guess})"
         return Check(claim, holds=None if self.context.guess else True)
 
-    def mention(self, pattern: re.Pattern[str]) -> Check:
-        """Whether nothing in the Dockerfile or in the files that the builder gets mentions `pattern`.
+    def mention(self, pattern: re.Pattern[str], what: str) -> Check:
+        """Whether nothing in the Dockerfile or in the files that the builder gets mentions `what`, told by `pattern`.
 
         None where something does, or where there is too much to read. Comments of the Dockerfile do not count.
         """
-        claim = f"nothing in the Dockerfile or the build context mentions {pattern.pattern}"
+        claim = f"nothing in the Dockerfile or the build context mentions {what}"
         for instruction in self.document.instructions:
             if pattern.search(self.document.raw(instruction)):
                 return Check(claim, holds=None, evidence=(self.seen(instruction, "mentions it"),))

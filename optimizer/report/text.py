@@ -43,9 +43,9 @@ def _review(path: str, outcome: Outcome, *, verbose: bool) -> Iterator[str]:
         yield f"{path}  nothing to rewrite{why}"
         return
     yield f"{path}  {_counts(outcome)}"
-    for rewrite in outcome.applied:
+    for alike in _groups(outcome.applied):
         yield ""
-        yield from _rewrite(rewrite, verbose=verbose)
+        yield from _rewrite(alike, verbose=verbose)
     if outcome.held_back or outcome.refused:
         yield ""
     yield from (_held_back(rewrite) for rewrite in outcome.held_back)
@@ -71,16 +71,27 @@ def _plural(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-def _rewrite(rewrite: Rewrite, *, verbose: bool) -> Iterator[str]:
-    name = rewrite.name.ljust(_NAME_WIDTH)
-    yield f"{name} {rewrite.summary}"
-    yield f"    why   {rewrite.reason}"
-    yield from _evidence("seen", rewrite.evidence)
-    yield from (f"    note  {caveat}" for caveat in rewrite.caveats)
-    if rewrite.unknown:
-        yield f"    unsafe, since unknown: {'; '.join(rewrite.unknown)}"
-    if verbose and rewrite.transform.meta.settles:
-        yield f"    rules {', '.join(rewrite.transform.meta.settles)}"
+def _groups(rewrites: tuple[Rewrite, ...]) -> Iterator[list[Rewrite]]:
+    """The rewrites, those that say the same of several places together."""
+    found: dict[tuple[object, ...], list[Rewrite]] = {}
+    for rewrite in rewrites:
+        key = (rewrite.name, rewrite.summary, rewrite.reason, rewrite.caveats, rewrite.unknown)
+        found.setdefault(key, []).append(rewrite)
+    yield from found.values()
+
+
+def _rewrite(alike: list[Rewrite], *, verbose: bool) -> Iterator[str]:
+    first = alike[0]
+    yield f"{first.name.ljust(_NAME_WIDTH)} {first.summary}"
+    yield f"    why   {first.reason}"
+    yield from _evidence("seen", tuple(dict.fromkeys(item for rewrite in alike for item in rewrite.evidence)))
+    yield from (f"    note  {caveat}" for caveat in first.caveats)
+    if first.unknown:
+        yield f"    unsafe, since unknown: {'; '.join(first.unknown)}"
+    if verbose:
+        yield from (f"    held  {claim}" for claim in dict.fromkeys(c for rewrite in alike for c in rewrite.held))
+        if first.transform.meta.settles:
+            yield f"    rules {', '.join(first.transform.meta.settles)}"
 
 
 def _evidence(word: str, found: tuple[Evidence, ...]) -> Iterator[str]:
