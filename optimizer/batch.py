@@ -20,6 +20,8 @@ from optimizer.transform import all_transforms
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MAX_INSTRUCTIONS = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
@@ -58,6 +60,11 @@ def fix_bytes(data: bytes, path: Path, chosen: Mapping[str, Any]) -> FileResult:
         document = Document.parse(source, shown)
     except DockerfileError as error:
         return FileResult(shown, error=error)
+    if len(document.instructions) > MAX_INSTRUCTIONS:
+        reason = f"it has {len(document.instructions)} instructions, more than people write"
+        return FileResult(shown, left_alone=LeftAlone(reason, 1, source.line(0).strip()))
+    if settings.context is not None and not Path(settings.context).is_dir():
+        raise SettingsError(f"--context: expected a folder, found {settings.context}")
     if settings.target is not None and document.stage_named(settings.target) is None:
         raise SettingsError(f'{shown}: no stage is called "{settings.target}"')
     found = ContextFolder(Path(settings.context).absolute(), "said") if settings.context else context_folder(path, document)

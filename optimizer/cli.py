@@ -150,19 +150,19 @@ def _results(paths: list[str], stdin_filename: str, chosen: dict[str, Any], many
 
 
 def _files(paths: list[str]) -> list[Path]:
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     for given in paths:
         path = Path(given)
         if path.is_dir():
             below = list(discovery.dockerfiles(path))
             if not below and len(paths) == 1:
                 raise _fail(f"{given}: expected a Dockerfile in this folder or below it, found none")
-            found |= dict.fromkeys(below)
+            found |= {os.path.normpath(p.absolute()): p for p in below if os.path.normpath(p.absolute()) not in found}
         elif path.exists():
-            found[path] = None
+            found.setdefault(os.path.normpath(path.absolute()), path)
         else:
             raise _fail(f"{given}: expected a file or a folder, found nothing")
-    return list(found)
+    return list(found.values())
 
 
 class _Progress:

@@ -20,9 +20,12 @@ _STATE = frozenset(
 )
 # What must stay in a shell, or a layer, of its own: it replaces the shell, or leaves something running behind it.
 _ALONE = frozenset(
-    """exec wait service systemctl pg_ctl pg_ctlcluster apachectl apache2ctl supervisord mysqld mysqld_safe mariadbd postgres
-    mongod redis-server nginx httpd apache2 sshd cron crond memcached rabbitmq-server dockerd su runuser gosu setpriv""".split()
+    """exec wait service systemctl pg_ctl pg_ctlcluster apachectl apache2ctl supervisord mysqld mysqld_safe mariadbd
+    postgres mongod redis-server nginx httpd apache2 sshd cron crond memcached rabbitmq-server dockerd su runuser
+    gosu setpriv coproc setsid""".split()
 )
+# Expansions and commands of a shell that set variables without an assignment.
+_ASSIGNS = re.compile(r":?=[^}\s]*\}|\(\(|\[\[|\bprintf\s+-v|\bbuiltin\b")
 _DETACHES = re.compile(r"--(daemonize|daemon|detach|fork|background)$|-daemon$")
 MAX_COMMANDS = 12
 
@@ -231,7 +234,9 @@ def _brackets(facts: Facts, run: Instruction, *, is_last: bool) -> tuple[str, st
     script = facts.script(run)
     assert script is not None
     own = [c for c in script.commands if "subshell" not in c.guards]
-    changes_state = any(c.name in _STATE or c.name == "" or c.guards & {"function", "loop"} for c in own)
+    changes_state = _ASSIGNS.search(script.text) is not None or any(
+        c.name in _STATE or c.name == "" or c.guards & {"function", "loop"} for c in own
+    )
     if changes_state and not is_last:
         nested = script.text.lstrip().startswith("(")  # `((` would be arithmetic
         return ("( ", ")") if nested else ("(", ")")

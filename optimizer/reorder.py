@@ -10,7 +10,7 @@ from optimizer.facts.commands import deleted
 from optimizer.facts.sources import meets, reads_no_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts import Facts
@@ -27,6 +27,18 @@ _TOOL_SETTINGS = re.compile(r"(^|/)(\.[\w.-]+rc\.\w+|[\w.-]+\.config\.\w+|setup\
 _HOME = re.compile(r"/root$|/home/[^/]+$")
 _HOME_SETTINGS = frozenset(
     ".config .pip .npmrc .netrc .gitconfig .yarnrc .yarnrc.yml .ssh .cache .local .docker .condarc".split()
+)
+
+
+# Where programs of the system look for their settings and data.
+_SYSTEM = tuple(
+    """/etc /lib /lib64 /bin /sbin /usr/bin /usr/sbin /usr/lib /usr/libexec /usr/share /usr/include /usr/local/bin /usr/local/sbin
+    /usr/local/lib /usr/local/share /usr/local/etc /usr/local/include /var/lib/apt /var/lib/dpkg /var/cache""".split()
+)
+# Variables that tell package managers and their network libraries of files.
+_TOLD_BY = re.compile(
+    r"PIP|UV|POETRY|PIPENV|NPM|YARN|PNPM|BUN|COREPACK|NODE|GO|GIT|SSL|XDG|LD|CURL|REQUESTS|PYTHONSTARTUP|NETRC",
+    re.IGNORECASE,
 )
 
 
@@ -70,9 +82,19 @@ def _stays_behind(copy: Copy, earlier: Copy) -> bool:
     return not (alike and all(earlier.container_path(p.source) == p.path for p in copy.placements or ()))
 
 
-def settings_in_home(copy: Copy) -> bool:
-    """Whether a COPY brings settings into a home folder, where package managers read them."""
-    return _HOME.match(copy.folder or "") is not None and any(posixpath.basename(root) in _HOME_SETTINGS for root in copy.roots)
+def why_read(copy: Copy, variables: Mapping[str, str | None]) -> str | None:
+    """Why an install may read what a COPY brings, though it is not asked to: settings in a home folder or the system's own,
+    or a file that a variable names."""
+    if any(meets(folder, copy.roots) for folder in _SYSTEM):
+        return "it brings files into the system's own folders, where programs look for their settings"
+    is_home = _HOME.match(copy.folder or "") is not None or copy.folder == variables.get("HOME")
+    if is_home and any(posixpath.basename(root) in _HOME_SETTINGS for root in copy.roots):
+        return "it brings settings into a home folder, which the install reads"
+    for name, value in variables.items():
+        paths = re.findall(r"/[^\s:;,\"'=]+", value or "") if _TOLD_BY.match(name) else []
+        if any(path == root or path.startswith(f"{root}/") for path in paths for root in copy.roots):
+            return f"{name} names a file that it brings"
+    return None
 
 
 def why_not_past(facts: Facts, copy: Copy, other: Instruction) -> str | None:

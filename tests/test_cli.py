@@ -98,6 +98,25 @@ def test_an_unreadable_file_is_one_line_and_untouched(project: Path) -> None:
     assert "apt-get" in (project / "Dockerfile").read_text()
 
 
+def test_a_file_given_twice_is_one(project: Path) -> None:
+    result = run("fix", "-q", "Dockerfile", ".", str(project), "./Dockerfile")
+    assert result.stdout.count("+++ ") == 1
+
+
+def test_a_path_that_a_shell_or_git_would_misread_is_quoted(project: Path) -> None:
+    folder = project / "a b\tc"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text("FROM x\nMAINTAINER a\n")
+    result = run("fix", str(folder))
+    assert '+++ "b/a b\\011c/Dockerfile"' in result.stdout
+    assert "fix -w 'a b" in result.stderr
+
+
+def test_a_file_that_nobody_wrote_is_left_alone(project: Path) -> None:
+    (project / "Dockerfile").write_text("FROM x\n" + "ENV A=1\n" * 1_200)
+    assert "1201 instructions" in run("fix").stderr
+
+
 def test_one_bad_file_does_not_stop_the_others(project: Path) -> None:
     (project / "bad.Dockerfile").write_text("FRM x\n")
     result = run("fix", "-w")
@@ -111,6 +130,8 @@ def test_one_bad_file_does_not_stop_the_others(project: Path) -> None:
         (("fix", "nowhere"), "nowhere: expected a file or a folder"),
         (("fix", "src"), "src: expected a Dockerfile in this folder"),
         (("fix", "-w", "--check"), "--write goes with neither"),
+        (("fix", "--context", "nowhere"), "--context: expected a folder, found nowhere"),
+        (("fix", "--target", "nobody"), 'Dockerfile: no stage is called "nobody"'),
         (("fix", "--format", "xml"), 'expected text or json, found "xml"'),
         (("fix", "--color", "red"), 'expected auto, always or never, found "red"'),
         (("fix", "--select", "merge-runs"), 'no transform is called "merge-runs". Did you mean "merge-run"?'),

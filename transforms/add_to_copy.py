@@ -108,5 +108,6 @@ def _check(facts: Facts, source: str) -> Check:
         if head.startswith(_MAGIC) or _is_tar(head) or (_ARCHIVE_NAME.search(path) and not head):
             seen = facts.seen_in(path, "starts like an archive")
             return Check(f"{path} is an archive: ADD unpacks it", holds=False, evidence=(seen,))
-    seen_paths = tuple(facts.seen_in(path, "is a file or a folder, no archive") for path in paths[:3])
+    files = [path for path in paths if not context.is_folder(path)]
+    seen_paths = tuple(facts.seen_in(path, "is a file, and no archive") for path in files[:3])
     return Check(f"{source} is no archive", holds=True, evidence=seen_paths)

@@ -83,8 +83,8 @@ def _first_install_without_update(document: Document, facts: Facts, run: Instruc
     for instruction in behind:
         if instruction.keyword in ("ONBUILD", "RUN", "CMD", "ENTRYPOINT") and _may_need_lists(facts, instruction):
             return instruction
-        if instruction.keyword == "RUN" and _update(facts, instruction) is not None:
-            break  # from here on they are new
+        if instruction.keyword == "RUN" and _is_new_from(facts, instruction):
+            break
     return None
 
 
@@ -96,10 +96,19 @@ def _may_need_lists(facts: Facts, instruction: Instruction) -> bool:
         return _CALLS_APT.search(text) is not None or _runs_apt_script(facts, instruction, text.split())
     first = next((c for c in script.commands if _CALLS_APT.search(str(c)) and not is_apt(c, *_HARMLESS)), None)
     if first is not None:
-        return not is_apt(first, "update")
+        needs = [c for c in script.commands if _CALLS_APT.search(str(c)) and not is_apt(c, "update", *_HARMLESS)]
+        is_sure = is_apt(first, "update") and (first.is_unconditional or all(first.guards <= c.guards for c in needs))
+        return not is_sure or any(c.name == "exit" for c in script.commands)
     hidden = any(c.name is None for c in script.commands) or _CALLS_APT.search(_without_data(script)) is not None
     words = [word.text for c in script.commands for word in c.words if word.text]
     return hidden or _runs_apt_script(facts, instruction, words)
+
+
+def _is_new_from(facts: Facts, run: Instruction) -> bool:
+    """Whether `run` certainly updates the lists, so that what stands behind it has new ones."""
+    script = facts.script(run)
+    updates = [c for c in (script.commands if script else ()) if is_apt(c, "update") and c.is_unconditional]
+    return bool(updates) and script is not None and not any(c.name == "exit" for c in script.commands)
 
 
 def _without_data(script: Script) -> str:

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from optimizer.rewrite import Refusal, Rewrite
 
 
-_CLEANUP = 'rm -rf "$(gem env gemdir)/cache"'
+_CLEANUP = 'rm -f "$(gem env gemdir)"/cache/*.gem'
 
 
 def _fills(command: Command) -> bool:
-    return command.name == "gem" and subcommand(command) == "install"
+    return bool(command.words) and command.words[command.head].text == "gem" and subcommand(command) == "install"
 
 
 def _is_emptied(facts: Facts, run: Instruction) -> bool:
@@ -39,6 +39,8 @@ def _is_emptied(facts: Facts, run: Instruction) -> bool:
 def _objection(facts: Facts, run: Instruction) -> str | None:
     if re.search(r"gem\b[^&|;\n]*(--install-dir|\s-i\s|--user-install)", facts.document.raw(run)):
         return "the gems are installed into a folder of their own"
+    if re.search(r"\b(purge|remove|autoremove|del|erase)\b", facts.document.raw(run)):
+        return "the RUN takes packages away again, perhaps Ruby itself"
     return "`gem pristine` reads that cache" if "gem pristine" in facts.document.source.text else None
 
 

@@ -22,7 +22,7 @@ from optimizer.facts.installs import install_inputs
 from optimizer.facts.manifests import Application, Inputs, NeedsSources
 from optimizer.facts.sources import meets, reads_no_sources
 from optimizer.layers import commands_in
-from optimizer.reorder import empties_cache, settings_in_home, source_copies, sources_in, why_not_past
+from optimizer.reorder import empties_cache, source_copies, sources_in, why_not_past, why_read
 from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
@@ -254,8 +254,8 @@ def _obstacle(document: Document, facts: Facts, plan: _Plan) -> tuple[str, tuple
         seen = (facts.seen(copy.instruction, "comes before the install"),)
         if copy.placements is None:
             return copy.unknown, seen
-        if settings_in_home(copy):
-            return "it brings settings into a home folder, which the install reads", seen
+        if reason := why_read(copy, facts.state(plan.run).variables):
+            return reason, seen
         for other in document.instructions[copy.instruction.index + 1 : plan.run.index]:
             if other not in late and (reason := why_not_past(facts, copy, other)):
                 return reason, (*seen, facts.seen(other, "stands in between"))

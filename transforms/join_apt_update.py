@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # What may stand between the update and the install without mattering to either.
 _METADATA = frozenset({"ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "STOPSIGNAL", "VOLUME"})
+_SOMETIMES = frozenset({"conditional", "fallback", "function", "loop"})
 
 
 class JoinAptUpdate:
@@ -84,7 +85,7 @@ class JoinAptUpdate:
 def _leaves_lists(facts: Facts, run: Instruction) -> bool:
     """Whether `run` downloads the lists and leaves them, or installs nothing from them itself."""
     script = facts.script(run)
-    if script is None or not any(is_apt(c, "update") for c in script.commands):
+    if script is None or not any(is_apt(c, "update") and _SOMETIMES.isdisjoint(c.guards) for c in script.commands):
         return False
     return not facts.deletes(run, APT_LISTS) and not facts.is_mounted(run, APT_LISTS)
 

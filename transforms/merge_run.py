@@ -71,11 +71,17 @@ def _saving(facts: Facts, runs: list[Instruction]) -> tuple[tuple[int, int], Tou
             continue
         gone = deleted(commands)
         for second in (*gone, *changed(commands)):
-            for at, first in wrote:
-                if at < index and second.covers(first) and not _is_copied(facts, run, second):
-                    return (at, index), first, second
+            found = [(at, first) for at, first in wrote if at < index and second.covers(first)]
+            if found and not _is_copied(facts, run, second):
+                at, first = next((f for f in found if not _is_inside(second, f[1])), found[-1])
+                return (at, index), first, second
         wrote += [(index, first) for first in written(commands) if _stays(facts, run, first, gone)]
     return None
+
+
+def _is_inside(second: Touched, first: Touched) -> bool:
+    """Whether what is deleted or changed is only something in a folder that was written."""
+    return first.deep and second.path.startswith(first.path.rstrip("/") + "/")
 
 
 def _stays(facts: Facts, run: Instruction, first: Touched, gone: tuple[Touched, ...]) -> bool:

@@ -79,7 +79,9 @@ class SkipAptRecommends:
         command = install.command
         here = facts.seen_command(run, command, "installs recommended packages too")
         if policy := _policy(document, facts, run):
-            yield Refusal(self, "the image has a policy for recommended packages already", (facts.seen(policy, "sets it"),))
+            yield Refusal(
+                self, "the image may have a policy for recommended packages already", (facts.seen(policy, "may set it"),)
+            )
             return
         if needy := next((name for name in install.packages if _NEEDS_THEM.match(name)), None):
             yield Refusal(self, f"{needy} needs packages that it only recommends", (here,))
@@ -165,7 +167,7 @@ def _checks(facts: Facts, stage: Stage, run: Instruction, install: AptInstall, p
     for name in install.packages:
         lost = _lost(name)
         if lost is None:
-            yield Check(f"what {name} recommends", holds=None)
+            yield Check(f"{name} recommends nothing that is needed (it is not in our table)", holds=None)
             continue
         missed = sorted(p for p in lost if p not in there and not _INERT.match(p))
         signs |= dict.fromkeys(_SIGNS[p] for p in missed if p in _SIGNS)

@@ -84,7 +84,7 @@ class WriteDockerignore:
         decision = decide(Safety.SAFE, (facts.context_check(),))
         yield Rewrite(
             self,
-            summary=f"a .dockerignore keeps {', '.join(p.removeprefix('**/') for p in patterns)} out of the image",
+            summary=f"a .dockerignore, so that {', '.join(p.removeprefix('**/') for p in patterns)} never get into the image",
             safety=decision.safety,
             edits=(),
             evidence=(here,),

@@ -144,14 +144,18 @@ class Document:
 
     def indent(self, run: Instruction) -> str:
         """The white space that continuation lines of `run` start with, or that of other RUNs in the file; four spaces else."""
-        pattern = r"^([ \t]+)&&" if self.is_leading_style(run) else r"^([ \t]+)(?=[^\s#&])"
+        own = r"^([ \t]+)&&" if self.is_leading_style(run) else r"^([ \t]+)(?=[^\s#&])"
+        chained = (
+            r"^([ \t]+)&&" if self.is_leading_style(run) else rf"&&[ \t]*{re.escape(self.escape)}[ \t]*\r?\n([ \t]+)(?=[^\s#&])"
+        )
         head = self.source.line(run.line.first)
         margin = head[: len(head) - len(head.lstrip(" \t"))]
         for candidate in (run, *self.instructions):
             if candidate.keyword != "RUN" or not candidate.is_multiline or candidate.heredocs:
                 continue
             tail = self.source.text[self.source.line_starts[candidate.line.first + 1] : candidate.span.end]
-            if found := re.search(pattern, tail, re.MULTILINE):
+            text, pattern = (tail, own) if candidate is run else (self.raw(candidate), chained)
+            if found := re.search(pattern, text, re.MULTILINE):
                 return found[1]
         return margin + "    "
 

@@ -36,6 +36,13 @@ _APT_VALUED = frozenset(
         "--host-architecture",
     }
 )
+# Commands that empty a package manager's cache.
+_EMPTIES = {
+    ("npm", "clean"): "npm",
+    ("yarn", "clean"): "yarn",
+    ("pip", "purge"): "pip",
+    ("pip3", "purge"): "pip",
+}
 # What makes a `find` choose among the files.
 _CHOOSES = frozenset("-name -iname -path -ipath -regex -iregex -mtime -newer -size -user -perm -maxdepth -not !".split())
 
@@ -256,12 +263,8 @@ def _deleted(p: Placed) -> Iterator[str | None]:
             yield APT_LISTS
     elif command.name == "apk" and words[1] == "del":
         yield from (f"apk:{name}" for name in plain[1:])
-    elif words == ("npm", "cache"):
-        yield "cache:npm"
-    elif words == ("yarn", "cache"):
-        yield "cache:yarn"
-    elif words in (("pip", "cache"), ("pip3", "cache")):
-        yield "cache:pip"
+    elif words[1] == "cache" and (found := _EMPTIES.get((command.name or "", plain[1] if len(plain) > 1 else ""))) is not None:
+        yield f"cache:{found}"
     elif command.name in ("dnf", "yum", "microdnf") and words[1] == "clean":
         yield "cache:dnf"
 

@@ -220,13 +220,14 @@ class Facts:
         None where something does, or where there is too much to read. Comments of the Dockerfile do not count.
         """
         claim = f"nothing in the Dockerfile or the build context mentions {what}"
+        mentioned = f"what mentions {what} does without the package that is no longer installed"
         for instruction in self.document.instructions:
             if pattern.search(self.document.raw(instruction)):
-                return Check(claim, holds=None, evidence=(self.seen(instruction, "mentions it"),))
+                return Check(mentioned, holds=None, evidence=(self.seen(instruction, f"mentions {what}"),))
         found = self.context.mentions(pattern)
         if isinstance(found, bool):
             return Check(claim, holds=None if found else True)
-        return Check(claim, holds=None, evidence=(self.seen_in(found[0], "mentions it", line=found[1]),))
+        return Check(mentioned, holds=None, evidence=(self.seen_in(found[0], f"mentions {what}", line=found[1]),))
 
     # ---------------------------------------------------------------- evidence
 

@@ -6,6 +6,7 @@ import posixpath
 import re
 from typing import TYPE_CHECKING
 
+from optimizer.dockerfile.patterns import clean
 from optimizer.facts.commands import Placed
 from optimizer.facts.manifests import Inputs, NeedsSources
 from optimizer.rewrite import Check
@@ -19,6 +20,7 @@ _BUILD_ONLY = frozenset(
     "CGO_ENABLED GOOS GOARCH GOARM GOAMD64 GOEXPERIMENT GOTRACEBACK GODEBUG CC CXX CGO_CFLAGS CGO_LDFLAGS".split()
 )
 _REQUIREMENT = re.compile(r"^\s*(?:require\s+)?([\w.\-~]+(?:\.[\w\-~]+)+(?:/[^\s()]+)*)\s+v\d\S*[^\n]*$", re.MULTILINE)
+_BUILT = re.compile(r"(?<!_test)\.go$")
 _REPLACE = re.compile(r"^\s*(?:replace\s+)?\S+(?:\s+v\S+)?\s*=>\s*(?P<target>\.{1,2}(?:/\S*)?|/\S+)\s*(?://.*)?$", re.MULTILINE)
 
 
@@ -48,7 +50,7 @@ def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSo
     )
     if re.search(r"-mod|file:|=off|=None", " ".join((*command.args, settings))):
         return NeedsSources("the build says itself where its modules come from (-mod or GOFLAGS)")
-    checks = (_uses_all(application, project),)
+    checks = (_uses_all(application, project, placed),)
     return Inputs(
         "go mod download", files, (seen,), checks, prefetch="go mod download", done_by=_is_download, folder=project.container
     )
@@ -98,16 +100,48 @@ def _manifests(application: Application, project: Project) -> tuple[ManifestFile
     return tuple(dict.fromkeys(files))
 
 
-def _uses_all(application: Application, project: Project) -> Check:
-    """Whether the program itself imports every module that go.mod requires: `go mod download` gets those of tests as well."""
+def _uses_all(application: Application, project: Project, placed: Placed) -> Check:
+    """Whether what is built imports every module that go.mod requires: `go mod download` gets those of tests and tools too."""
     text = project.read("go.mod") or ""
     replaced = {m[1] for m in re.finditer(r"^\s*(?:replace\s+)?(\S+)(?:\s+v\S+)?\s*=>\s*\.{1,2}/", text, re.MULTILINE)}
     wanted = {m[1] for m in _REQUIREMENT.finditer(text) if "// indirect" not in m[0]} - replaced
-    for path in application.context.walk(project.folder):
-        if not wanted:
-            break
-        if path.endswith(".go") and not path.endswith("_test.go"):
-            source = application.context.read(path) or ""
-            wanted = {module for module in wanted if f'"{module}' not in source}
-    claim = f"the modules that only tests use can be downloaded where the image is built: {', '.join(sorted(wanted)[:3])}"
-    return Check(claim if wanted else "the program imports every module that go.mod requires", holds=None if wanted else True)
+    imported = _imports(application, project, placed)
+    unused = {module for module in wanted if not any(i == module or i.startswith(f"{module}/") for i in imported)}
+    claim = (
+        f"the modules that only tests or tools use can be downloaded where the image is built: {', '.join(sorted(unused)[:3])}"
+    )
+    return Check(claim if unused else "the program imports every module that go.mod requires", holds=None if unused else True)
+
+
+def _imports(application: Application, project: Project, placed: Placed) -> set[str]:
+    """The packages that the packages named on a build's command line import, through the module's own packages."""
+    module = re.search(r"^module\s+(\S+)", project.read("go.mod") or "", re.MULTILINE)
+    name = module[1] if module else ""
+    here = posixpath.relpath(placed.cwd or project.container, project.container)
+    targets = [arg for arg in placed.command.args[1:] if arg == "." or arg.startswith("./")] or ["."]
+    waiting = {clean(posixpath.join(here, target.removesuffix("/..."))) for target in targets}
+    everything = any(target.endswith("/...") for target in targets)
+    seen: set[str] = set()
+    found: set[str] = set()
+    while waiting:
+        folder = waiting.pop()
+        seen.add(folder)
+        base = clean(posixpath.join(project.folder, folder))
+        for path in application.context.walk(base):
+            if not everything and posixpath.dirname(path) != base:
+                continue
+            for package in _imports_of(application.context.read(path) or "") if _BUILT.search(path) else ():
+                found.add(package)
+                own = package[len(name) :].strip("/")
+                if package.startswith(f"{name}/") and own not in seen:
+                    waiting.add(own)
+    return found
+
+
+def _imports_of(text: str) -> list[str]:
+    """The import paths of a Go file; none of one that a build tag leaves out of ordinary builds."""
+    if re.search(r"^//go:build\s+.*\b(tools|ignore)\b", text, re.MULTILINE):
+        return []
+    blocks = re.findall(r"^import\s*\((.*?)^\)", text, re.MULTILINE | re.DOTALL)
+    single = re.findall(r"^import\s+(?:[\w.]+\s+)?\"([^\"]+)\"", text, re.MULTILINE)
+    return single + [path for block in blocks for path in re.findall(r"\"([^\"]+)\"", block)]

@@ -76,6 +76,7 @@ def _problems(context: BuildContext, folder: str, package: dict[str, Any], packa
                 yield f"does not list {name}"
             elif _is_out_of_range(str(wanted), str(locked.get("version", ""))):
                 yield f"lists {name} {locked['version']}, and package.json asks for {wanted}"
+    yield from _missing_dependencies(packages)
     yield from _missing_peers(packages)
 
 
@@ -87,6 +88,27 @@ def _is_out_of_range(wanted: str, version: str) -> bool:
         return not NpmSpec(wanted).match(Version(version))
     except ValueError:
         return False
+
+
+def _missing_dependencies(packages: dict[str, Any]) -> Iterator[str]:
+    """Dependencies of locked packages that are not locked where Node would look for them."""
+    for where, entry in packages.items():
+        if not isinstance(entry, dict) or entry.get("link"):
+            continue
+        optional = entry.get("optionalDependencies") or {}
+        for name in entry.get("dependencies") or {}:
+            if name not in optional and not any(place in packages for place in _places(where, name)):
+                yield f"does not list {name}, which {where or 'the project'} needs"
+
+
+def _places(where: str, name: str) -> Iterator[str]:
+    """Where Node looks for the package `name` from `where`, nearest first."""
+    parts = where.split("/") if where else []
+    while True:
+        yield "/".join([*parts, "node_modules", name])
+        if not parts:
+            return
+        parts.pop()
 
 
 def _missing_peers(packages: dict[str, Any]) -> Iterator[str]:

@@ -72,6 +72,8 @@ def _file_arguments(command: Command) -> list[str] | None:
     name, args = command.name or "", command.args
     plain = [arg for arg in args if not arg.startswith("-")]
     in_options = [arg[arg.index("/") :] for arg in args if arg.startswith("-") and "/" in arg and "://" not in arg]
+    if (name, plain[0] if plain else "") in _SETTINGS and any(re.match(r"--(local|location[= ]project|site)", a) for a in args):
+        return ["."]
     if name in _SILENT or (name, plain[0] if plain else "") in _SETTINGS or _installs_by_name(command):
         return []
     if name in _PACKAGES:
@@ -81,7 +83,8 @@ def _file_arguments(command: Command) -> list[str] | None:
     if name == "apt-key":
         return [arg for arg in plain[1:] if plain[0] == "add"]
     if name in _PEOPLE:
-        return [arg for arg in plain if "/" in arg] + in_options
+        makes_home = name == "adduser" or any(re.match(r"-[a-zA-Z]*m|--create-home", arg) for arg in args)
+        return [arg for arg in plain if "/" in arg] + in_options + ([f"/home/{plain[-1]}"] if makes_home and plain else [])
     if name in _DOWNLOADS:
         values = [value for option in _FILE_OPTIONS if (value := option_value(args, option)) not in (None, "-")]
         names_itself = name == "wget" or any(re.match(r"-[a-zA-Z]*O|--remote-name", arg) for arg in args)

@@ -25,8 +25,17 @@ def render(result: FileResult) -> str:
 def _diff(before: str, after: str, old: str | None, new: str) -> str:
     if before == after:
         return ""
-    source = "/dev/null" if old is None else posixpath.join("a", old)
-    return "".join(_closed(unified_diff(_lines(before), _lines(after), source, posixpath.join("b", new))))
+    source = "/dev/null" if old is None else _quoted(posixpath.join("a", old))
+    return "".join(_closed(unified_diff(_lines(before), _lines(after), source, _quoted(posixpath.join("b", new)))))
+
+
+def _quoted(path: str) -> str:
+    """`path` as git writes it: in quotes, with octal escapes, where it holds control characters, quotes, or more than ASCII."""
+    data = path.encode("utf-8", "surrogateescape")
+    if all(0x20 <= byte < 0x7F and byte not in b'"\\' for byte in data):
+        return path
+    plain = (chr(b) if 0x20 <= b < 0x7F and b not in b'"\\' else f"\\{b:03o}" for b in data)
+    return f'"{"".join(plain)}"'
 
 
 def _lines(text: str) -> list[str]:

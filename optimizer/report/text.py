@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from optimizer.rewrite import Safety
@@ -33,7 +34,7 @@ def render(result: FileResult, *, verbose: bool = False, written: bool = False) 
     ]
     if outcome.is_changed and not written:
         unsafe = "--unsafe " if any(rewrite.safety < Safety.SAFE for rewrite in outcome.applied) else ""
-        lines += ["", f"Write it: dockeropt fix -w {unsafe}{result.path}"]
+        lines += ["", f"Write it: dockeropt fix -w {unsafe}{shlex.quote(result.path)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -51,7 +52,7 @@ def _review(path: str, outcome: Outcome, *, verbose: bool) -> Iterator[str]:
     yield from (_held_back(rewrite) for rewrite in outcome.held_back)
     for refusal in outcome.refused:
         yield from _refusal(refusal, verbose=verbose)
-    if outcome.reruns is not None and outcome.applied:
+    if outcome.reruns is not None and outcome.reruns[0] != outcome.reruns[1]:
         before, after = outcome.reruns
         yield ""
         yield (
@@ -108,7 +109,8 @@ def _held_back(rewrite: Rewrite) -> str:
 
 def _refusal(refusal: Refusal, *, verbose: bool) -> Iterator[str]:
     name = refusal.name.ljust(_NAME_WIDTH)
-    places = f" ({', '.join(str(item.at) for item in refusal.evidence)})" if refusal.evidence and not verbose else ""
+    where = dict.fromkeys(str(item.at) for item in refusal.evidence)
+    places = f" ({', '.join(where)})" if where and not verbose else ""
     yield f"not done   {name} {refusal.reason}{places}"
     if verbose:
         yield from _evidence("seen", refusal.evidence)
