@@ -32,8 +32,9 @@ _HOME_SETTINGS = frozenset(
 
 # Where programs of the system look for their settings and data.
 _SYSTEM = tuple(
-    """/etc /lib /lib64 /bin /sbin /usr/bin /usr/sbin /usr/lib /usr/libexec /usr/share /usr/include /usr/local/bin /usr/local/sbin
-    /usr/local/lib /usr/local/share /usr/local/etc /usr/local/include /var/lib/apt /var/lib/dpkg /var/cache""".split()
+    """/etc /lib /lib64 /bin /sbin /usr/bin /usr/sbin /usr/lib /usr/libexec /usr/share /usr/include /usr/local/bin
+    /usr/local/sbin /usr/local/lib /usr/local/share /usr/local/etc /usr/local/include /var/lib/apt /var/lib/dpkg
+    /var/cache""".split()
 )
 # Variables that tell package managers and their network libraries of files.
 _TOLD_BY = re.compile(

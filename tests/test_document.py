@@ -112,14 +112,6 @@ def test_inserting_keeps_margin_and_newline() -> None:
     document = Document.parse(b"FROM x\r\n  # why\r\n  RUN a\r\n")
     run = document.instructions[1]
     assert document.edited([document.insert_before(run, "RUN b")]).source.text.split("\r\n")[1] == "  RUN b"
-    assert document.edited([document.insert_after(run, "RUN b")]).source.text.endswith("  RUN a\r\n  RUN b\r\n")
-
-
-def test_setting_a_flag_adds_it_or_changes_it() -> None:
-    document = Document.parse(b"FROM x\nCOPY a b\nCOPY --link --chown=1 a b\n")
-    _, plain, flagged = document.instructions
-    edits = [document.set_flag(plain, "chown", "2"), document.set_flag(flagged, "chown", "2")]
-    assert document.edited(edits).source.text == "FROM x\nCOPY --chown=2 a b\nCOPY --link --chown=2 a b\n"
 
 
 @pytest.mark.parametrize(

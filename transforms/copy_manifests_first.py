@@ -337,10 +337,6 @@ def _prefetch(facts: Facts, plan: _Plan) -> str:
     return f"{plan.inputs.prefetch}" if inside else f"cd {folder} && {plan.inputs.prefetch}"
 
 
-def _prefetch_commands(facts: Facts, plan: _Plan) -> tuple[str, ...]:
-    return tuple(_prefetch(facts, plan).split(" && "))
-
-
 def _copy_lines(facts: Facts, plan: _Plan, workdir: str | None) -> list[tuple[str, str]]:
     """The COPY instructions for the manifests, and how the contract writes them: one a folder, in the order needed."""
     groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}

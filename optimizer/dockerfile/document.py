@@ -180,11 +180,6 @@ class Document:
         start = self._line_start(instruction.whole.start)
         return Edit(Span(start, start), f"{self._margin(instruction)}{text}{self.source.newline}")
 
-    def insert_after(self, instruction: Instruction, text: str) -> Edit:
-        """A new instruction below `instruction`."""
-        end = instruction.span.end
-        return Edit(Span(end, end), f"{self.source.newline}{self._margin(instruction)}{text}")
-
     def delete(self, instruction: Instruction) -> Edit:
         """Take out `instruction`, its lead, and the blank lines that only parted it from what came before."""
         lines = self._lines(instruction)
@@ -201,13 +196,6 @@ class Document:
         start = self._line_start(instruction.whole.start)
         gap = self.source.newline if self._is_apart(instruction) else ""
         return gap + self.source.text[start : instruction.whole.end]
-
-    def set_flag(self, instruction: Instruction, name: str, value: str) -> Edit:
-        """Add `--name=value`, or change the value where the flag is there."""
-        if flag := instruction.flag(name):
-            return Edit(flag.span, f"--{name}={value}")
-        at = instruction.argument.offset(0) if not instruction.flags else instruction.flags[0].span.start
-        return Edit(Span(at, at), f"--{name}={value} ")
 
     def _line_start(self, offset: int) -> int:
         return self.source.line_starts[self.source.line_index(offset)]

@@ -197,12 +197,6 @@ def subcommand(command: Command) -> str | None:
     return next((arg for arg in command.args if not arg.startswith("-")), None)
 
 
-def operands(command: Command) -> tuple[str, ...]:
-    """The arguments behind the sub-command that are no options."""
-    plain = [arg for arg in command.args if not arg.startswith("-")]
-    return tuple(plain[1:])
-
-
 def from_words(words: tuple[str, ...]) -> Script:
     """The script of an exec form: one command whose words are passed as they are, with no place in the file to edit."""
     nowhere = Span(0, 0)
