@@ -10,7 +10,8 @@ from typing import Any
 
 _LIBRARY = re.compile(r"^(?:(?:index\.)?docker\.io/)?(?:library/)?(?P<name>[a-z0-9][a-z0-9._-]*)$")
 _RELEASES = ("buster", "bullseye", "bookworm", "trixie", "forky", "sid")
-_DEBIAN_NUMBERS = {"10": "buster", "11": "bullseye", "12": "bookworm", "13": "trixie"}
+_ANY = 1 << 30
+_VERSION = re.compile(r"\d+(?:\.\d+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def image(reference: str) -> Image | None:
         match["name"],
         tag,
         distribution,
-        _release(match["name"], tag, entry) if distribution == "debian" else None,
+        _release(tag, entry) if distribution == "debian" else None,
         entry.get("workdir"),
         entry.get("entrypoint", ""),
         frozenset(entry.get("programs", ())),
@@ -92,11 +93,19 @@ def is_windows(reference: str) -> bool:
     return re.search(r"windows|nanoserver|servercore", reference, re.IGNORECASE) is not None
 
 
-def _release(name: str, tag: str, entry: dict[str, Any]) -> str | None:
+def _release(tag: str, entry: dict[str, Any]) -> str | None:
+    """The release of the distribution: named in the tag, or that of the version by the table; None for what is older."""
     words = tag.split("-")
     if named := next((word for word in words if word in _RELEASES), None):
         return named
-    if name == "debian":
-        number = tag.partition("-")[0].partition(".")[0]
-        return _DEBIAN_NUMBERS.get(number) or (entry["release"] if words[0] in ("latest", "stable") else None)
-    return str(entry["release"]) if "release" in entry else None
+    releases: list[list[str]] = entry.get("releases", [])
+    version = _VERSION.match(words[0])
+    if version is None:
+        return releases[0][1] if releases and words[0] in ("latest", "stable", "slim", "current", "mainline") else None
+    return next((release for lowest, release in releases if _number(version[0]) >= tuple(map(int, lowest.split(".")))), None)
+
+
+def _number(version: str) -> tuple[int, ...]:
+    """A version as a tuple; one without a minor number ("3") counts as its newest."""
+    parts = tuple(int(part) for part in version.split("."))
+    return parts if len(parts) > 1 else (*parts, _ANY)
