@@ -30,7 +30,7 @@ class ReplaceMaintainer:
 
     def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
         for instruction in document.instructions:
-            if instruction.keyword != "MAINTAINER":
+            if instruction.keyword != "MAINTAINER" or facts.is_windows(document.stage_of(instruction)):
                 continue
             if label := _label(document, instruction):
                 yield Refusal(self, "the stage sets the label already", (facts.seen(label, "sets it"),))
