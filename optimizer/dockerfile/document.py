@@ -343,6 +343,9 @@ def _stages(source: Source, instructions: tuple[Instruction, ...]) -> tuple[Stag
         if instruction.keyword != "ARG":
             row, column = source.position(instruction.span.start)
             raise DockerfileError(row, column, f"expected FROM or ARG, found {instruction.keyword}: no stage has begun")
+    if not starts:
+        row, column = source.position(instructions[-1].span.end)
+        raise DockerfileError(row, column, "expected FROM, found the end of the file")
     stages: list[Stage] = []
     for start, end in zip(starts, [*starts[1:], len(instructions)], strict=True):
         stages.append(_stage(source, instructions[start:end], stages))

@@ -97,6 +97,8 @@ class Instruction:
 
     @property
     def _health_check(self) -> tuple[str, ...]:
+        if not self.value:
+            return ()
         kind, *rest = BLANKS.split(self.value, maxsplit=1)
         command = rest[0] if rest else ""
         return (kind, *(json_strings(command) or ((command,) if command else ())))

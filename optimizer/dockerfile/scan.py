@@ -182,10 +182,30 @@ def _heredoc_words(line: str) -> list[tuple[str, bool, bool]]:
         match = _HEREDOC_WORD.match(line[start:end])
         if match is None or not match[3]:
             continue
-        name = re.sub(r"\\(.)", r"\1", match[3].replace('"', "").replace("'", ""))
+        name = _unquoted(match[3])
         if name:
             found.append((name, name == match[3], bool(match[2])))
     return found
+
+
+def _unquoted(word: str) -> str:
+    """A delimiter after quote removal: in double quotes a backslash stays, but for one before a quote, a `$` or another."""
+    out, quote, at = "", "", 0
+    while at < len(word):
+        char = word[at]
+        if char == "\\" and quote != "'" and at + 1 < len(word):
+            keeps = quote == '"' and word[at + 1] not in '"$\\'
+            out += char * keeps + word[at + 1]
+            at += 2
+            continue
+        if char == quote:
+            quote = ""
+        elif not quote and char in "'\"":
+            quote = char
+        else:
+            out += char
+        at += 1
+    return out
 
 
 def _body(cursor: _Cursor, word: tuple[str, bool, bool], first: int) -> Heredoc:

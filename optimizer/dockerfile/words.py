@@ -74,7 +74,7 @@ def _json(text: str) -> list[str] | None:
     if not text.startswith("["):
         return None
     try:
-        found = json.loads(text)
+        found, _ = json.JSONDecoder().raw_decode(text)  # like BuildKit, whatever stands behind the array
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, list) else None
