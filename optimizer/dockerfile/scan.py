@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from optimizer.dockerfile.edit import Span
 from optimizer.dockerfile.joined import Joined
 from optimizer.dockerfile.source import BOM, Source
-from optimizer.dockerfile.words import SPACE, json_strings, word_spans
+from optimizer.dockerfile.words import SPACE, json_strings, unquoted, word_spans
 
 DIRECTIVES = frozenset({"syntax", "escape", "check"})
 _DIRECTIVE = re.compile(r"^#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*$")
@@ -182,30 +182,10 @@ def _heredoc_words(line: str) -> list[tuple[str, bool, bool]]:
         match = _HEREDOC_WORD.match(line[start:end])
         if match is None or not match[3]:
             continue
-        name = _unquoted(match[3])
+        name = "".join(char for _, char, _, _ in unquoted(match[3]))
         if name:
             found.append((name, name == match[3], bool(match[2])))
     return found
-
-
-def _unquoted(word: str) -> str:
-    """A delimiter after quote removal: in double quotes a backslash stays, but for one before a quote, a `$` or another."""
-    out, quote, at = "", "", 0
-    while at < len(word):
-        char = word[at]
-        if char == "\\" and quote != "'" and at + 1 < len(word):
-            keeps = quote == '"' and word[at + 1] not in '"$\\'
-            out += char * keeps + word[at + 1]
-            at += 2
-            continue
-        if char == quote:
-            quote = ""
-        elif not quote and char in "'\"":
-            quote = char
-        else:
-            out += char
-        at += 1
-    return out
 
 
 def _body(cursor: _Cursor, word: tuple[str, bool, bool], first: int) -> Heredoc:

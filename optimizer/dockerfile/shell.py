@@ -13,13 +13,13 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from optimizer.dockerfile.edit import Span
+from optimizer.dockerfile.words import unquoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tree_sitter import Node, Parser
 
-_EXPANDS = re.compile(r"[$`]")
 _PATTERN = re.compile(r"[*?\[{]")
 _JOINERS = frozenset({"&&", "||", ";", "&", "\n", ";;"})
 # A command inside one of these does not simply run once, in this shell, with its status counted.
@@ -386,23 +386,12 @@ class _Reader:
 
 def dequote(raw: str) -> tuple[str | None, bool]:
     """A word after quote removal (None where something in it expands), and whether an unquoted pattern is in it."""
-    text, quote, at, is_pattern = "", "", 0, raw.startswith("~")
-    while at < len(raw):
-        char = raw[at]
-        if char == "\\" and quote != "'":
-            following = raw[at + 1 : at + 2]
-            keeps = quote == '"' and following not in ('"', "\\", "$", "`", "\n")
-            text += ("\\" if keeps else "") + ("" if following == "\n" else following)
-            at += 2
-            continue
-        if quote != "'" and _EXPANDS.match(char):
+    text, is_pattern = "", raw.startswith("~")
+    for _, char, quote, is_escaped in unquoted(raw, special='"\\$`\n'):
+        if not is_escaped and quote != "'" and char in "$`":
             return None, is_pattern
-        if char == quote:
-            quote = ""
-        elif not quote and char in "'\"":
-            quote = char
-        else:
-            is_pattern = is_pattern or (not quote and _PATTERN.match(char) is not None)
-            text += char
-        at += 1
+        if is_escaped and char == "\n":
+            continue  # a line that goes on
+        is_pattern = is_pattern or (not quote and not is_escaped and _PATTERN.match(char) is not None)
+        text += char
     return text, is_pattern

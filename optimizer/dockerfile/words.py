@@ -9,6 +9,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Go's unicode.IsSpace; Python's str.isspace() would add U+001C to U+001F.
 SPACE = (
@@ -51,6 +55,29 @@ def word_spans(text: str, escape: str) -> tuple[list[tuple[int, int]], bool]:
     if start >= 0:
         spans.append((start, min(at, len(text))))
     return spans, bool(quote)
+
+
+def unquoted(text: str, escape: str = "\\", special: str = '"$\\') -> Iterator[tuple[int, str, str, bool]]:
+    """The characters of `text` after quote removal: index, character, quote in force ("" for none), and whether escaped.
+
+    In double quotes the escape character stays, but for one before a character of `special`.
+    """
+    quote, at = "", 0
+    while at < len(text):
+        char = text[at]
+        if char == escape and quote != "'" and at + 1 < len(text):
+            if quote == '"' and text[at + 1] not in special:
+                yield at, char, quote, True
+            yield at + 1, text[at + 1], quote, True
+            at += 2
+            continue
+        if char == quote:
+            quote = ""
+        elif not quote and char in "'\"":
+            quote = char
+        else:
+            yield at, char, quote, False
+        at += 1
 
 
 def plain_words(text: str) -> list[tuple[int, str]]:

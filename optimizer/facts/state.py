@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from optimizer.dockerfile.shell import has_errexit
+from optimizer.dockerfile.words import unquoted
 from optimizer.facts.images import Image, image
 
 if TYPE_CHECKING:
@@ -60,29 +61,19 @@ def expand(text: str, variables: Mapping[str, str | None], escape: str = "\\") -
 
     None where a variable's value is not known, or a form is used that this does not read.
     """
-    out, at, quote = "", 0, ""
-    while at < len(text):
-        char = text[at]
-        if char == escape and quote != "'" and at + 1 < len(text):
-            keeps = quote == '"' and text[at + 1] not in ('"', "$", escape)
-            out += char * keeps + text[at + 1]
-            at += 2
+    out, resume = "", 0
+    for at, char, quote, is_escaped in unquoted(text, escape, special=f'"${escape}'):
+        if at < resume:
             continue
-        if char == "$" and quote != "'":
+        if char == "$" and quote != "'" and not is_escaped:
             match = _VARIABLE.match(text, at)
             value = _value(match, variables) if match else None
             if match is None or value is None:
                 return None
             out += value
-            at = match.end()
-            continue
-        if char == quote:
-            quote = ""
-        elif not quote and char in "'\"":
-            quote = char
+            resume = match.end()
         else:
             out += char
-        at += 1
     return out
 
 
