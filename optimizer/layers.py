@@ -27,6 +27,11 @@ _ALONE = frozenset(
 # Expansions and commands of a shell that set variables without an assignment.
 _ASSIGNS = re.compile(r":?=[^}\s]*\}|\(\(|\[\[|\bprintf\s+-v|\bbuiltin\b")
 _DETACHES = re.compile(r"--(daemonize|daemon|detach|fork|background)$|-daemon$")
+# Programs of the base system that no install puts in another folder of the PATH. A shell remembers where it found a program.
+_STABLE = frozenset(
+    """apt apt-get apk yum dnf microdnf dpkg rm mkdir rmdir mv cp ln ls cat chmod chown tar gzip unzip find sed grep test [ [[
+    true : echo printf touch sudo install curl wget""".split()
+)
 MAX_COMMANDS = 12
 
 
@@ -212,7 +217,7 @@ def _starts_something(command: Command) -> bool:
 def join_runs(facts: Facts, runs: list[Instruction]) -> tuple[Edit, ...]:
     """One RUN for all of `runs`, of which `why_not_joined` has nothing to say; comments between them stay."""
     above, start = facts.document.chain(runs[0])
-    brackets = [_brackets(facts, run, is_last=run is runs[-1]) for run in runs]
+    brackets = [_brackets(facts, run, runs[index + 1 :]) for index, run in enumerate(runs)]
     ends = [_ends(facts, run) for run in runs]
     first, last = ends[0][0], ends[-1][1]
     edits = [Edit(Span(first, first), brackets[0][0])] if brackets[0][0] else []
@@ -229,20 +234,27 @@ def _flags(run: Instruction) -> list[tuple[str, str | None]]:
     return [(flag.name, flag.value) for flag in run.flags]
 
 
-def _brackets(facts: Facts, run: Instruction, *, is_last: bool) -> tuple[str, str]:
-    """What to put around a script so that its neighbours neither share its state nor change how it ends."""
+def _brackets(facts: Facts, run: Instruction, later: list[Instruction]) -> tuple[str, str]:
+    """What to put around a script so that those behind it neither share its state nor change how it ends."""
     script = facts.script(run)
     assert script is not None
     own = [c for c in script.commands if "subshell" not in c.guards]
     changes_state = _ASSIGNS.search(script.text) is not None or any(
         c.name in _STATE or c.name == "" or c.guards & {"function", "loop"} for c in own
     )
-    if changes_state and not is_last:
+    remembers = _programs(facts, [run]) & _programs(facts, later) - _STABLE
+    if later and (changes_state or remembers):
         nested = script.text.lstrip().startswith("(")  # `((` would be arithmetic
         return ("( ", ")") if nested else ("(", ")")
     if script.is_chain:
         return "", ""
     return ("{ ", " }") if script.tail == ";" else ("{ ", "; }")
+
+
+def _programs(facts: Facts, runs: list[Instruction]) -> set[str]:
+    """The programs that the scripts of `runs` look up in the PATH, without those that run just to empty a cache."""
+    scripts = [script for run in runs if (script := facts.script(run)) is not None]
+    return {c.name for script in scripts for c in script.commands if c.name and "cache" not in c.args}
 
 
 def _ends(facts: Facts, run: Instruction) -> tuple[int, int]:

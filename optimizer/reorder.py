@@ -10,13 +10,14 @@ from optimizer.facts.commands import deleted
 from optimizer.facts.sources import meets, reads_no_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts import Facts
     from optimizer.facts.commands import Placed
     from optimizer.facts.copies import Copy
     from optimizer.facts.manifests import ManifestFile
+    from optimizer.facts.state import State
 
 _METADATA = frozenset(
     "ARG CMD ENTRYPOINT ENV EXPOSE HEALTHCHECK LABEL MAINTAINER ONBUILD SHELL STOPSIGNAL USER WORKDIR".split()
@@ -28,8 +29,8 @@ _HOME = re.compile(r"/root$|/home/[^/]+$")
 _HOME_SETTINGS = frozenset(
     ".config .pip .npmrc .netrc .gitconfig .yarnrc .yarnrc.yml .ssh .cache .local .docker .condarc".split()
 )
-
-
+# Python loads these from the folder it runs in, or from one in PYTHONPATH.
+_LOADED = frozenset({"sitecustomize.py", "usercustomize.py", "pip", "pip.py"})
 # Where programs of the system look for their settings and data.
 _SYSTEM = tuple(
     """/etc /lib /lib64 /bin /sbin /usr/bin /usr/sbin /usr/lib /usr/libexec /usr/share /usr/include /usr/local/bin
@@ -41,6 +42,7 @@ _TOLD_BY = re.compile(
     r"PIP|UV|POETRY|PIPENV|NPM|YARN|PNPM|BUN|COREPACK|NODE|GO|GIT|SSL|XDG|LD|CURL|REQUESTS|PYTHONSTARTUP|NETRC",
     re.IGNORECASE,
 )
+_TELLS = re.compile(r"_(BINARY|CONFIG|RC|CERTS?|CA|CAFILE|CA_BUNDLE|CA_CERTS|CONFIG_FILE|BINARY_PATH)$", re.IGNORECASE)
 
 
 def source_copies(facts: Facts, copies: tuple[Copy, ...], needed: tuple[ManifestFile, ...]) -> tuple[Copy, ...]:
@@ -83,17 +85,23 @@ def _stays_behind(copy: Copy, earlier: Copy) -> bool:
     return not (alike and all(earlier.container_path(p.source) == p.path for p in copy.placements or ()))
 
 
-def why_read(copy: Copy, variables: Mapping[str, str | None]) -> str | None:
+def why_read(copy: Copy, state: State, homes: frozenset[str]) -> str | None:
     """Why an install may read what a COPY brings, though it is not asked to: settings in a home folder or the system's own,
-    or a file that a variable names."""
+    a module that Python loads by itself, or a file that a variable names. `homes`: the home folders that users were given."""
     if any(meets(folder, copy.roots) for folder in _SYSTEM):
         return "it brings files into the system's own folders, where programs look for their settings"
-    is_home = _HOME.match(copy.folder or "") is not None or copy.folder == variables.get("HOME")
-    if is_home and any(posixpath.basename(root) in _HOME_SETTINGS for root in copy.roots):
+    names = {posixpath.basename(root) for root in copy.roots}
+    variables = state.variables
+    is_home = _HOME.match(copy.folder or "") is not None or copy.folder in {variables.get("HOME"), *homes}
+    if is_home and copy.folder is not None and names & _HOME_SETTINGS:
         return "it brings settings into a home folder, which the install reads"
+    if loaded := sorted(names & _LOADED):
+        return f"it brings {loaded[0]}, which Python may load for the install"
     for name, value in variables.items():
-        paths = re.findall(r"/[^\s:;,\"'=]+", value or "") if _TOLD_BY.match(name) else []
-        if any(path == root or path.startswith(f"{root}/") for path in paths for root in copy.roots):
+        if name != "PATH" and not _TOLD_BY.match(name) and not _TELLS.search(name):
+            continue
+        paths = [state.path(word) for word in re.findall(r"[^\s:;,\"'=]+", value or "")]
+        if any(path == root or (path or "").startswith(f"{root}/") for path in paths for root in copy.roots):
             return f"{name} names a file that it brings"
     return None
 

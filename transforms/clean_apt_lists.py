@@ -8,6 +8,7 @@ Source: Docker's best practices, "apt-get"; hadolint DL3009.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from optimizer.dockerfile.shell import Command, Script
     from optimizer.facts import Facts
 
-_CALLS_APT = re.compile(r"(?<![\w./-])(apt|apt-get|aptitude|apt-cache|apt-file|rosdep)(?![\w./=-])")
+_CALLS_APT = re.compile(r"(?<![\w./-])(apt|apt-get|aptitude|apt-cache|apt-file|rosdep|gdebi|tasksel)(?![\w./=-])")
+_SHELLS = ("bash", "sh", "dash")
+# Files of the build context that a program of these names runs commands from.
+_RECIPES = {"make": ("Makefile", "makefile", "GNUmakefile"), "npm": ("package.json",), "yarn": ("package.json",)}
 _HARMLESS = ("clean", "autoclean", "distclean", "purge", "remove", "autoremove")
 _CLEANUP = f"rm -rf {APT_LISTS}/*"
 
@@ -99,9 +103,26 @@ def _may_need_lists(facts: Facts, instruction: Instruction) -> bool:
         needs = [c for c in script.commands if _CALLS_APT.search(str(c)) and not is_apt(c, "update", *_HARMLESS)]
         is_sure = is_apt(first, "update") and (first.is_unconditional or all(first.guards <= c.guards for c in needs))
         return not is_sure or any(c.name == "exit" for c in script.commands)
-    hidden = any(c.name is None for c in script.commands) or _CALLS_APT.search(_without_data(script)) is not None
+    hidden = any(_is_opaque(c) for c in script.commands) or _CALLS_APT.search(_without_data(script)) is not None
+    hidden = hidden or any(_has_apt_recipe(facts, c) for c in script.commands)
     words = [word.text for c in script.commands for word in c.words if word.text]
     return hidden or _runs_apt_script(facts, instruction, words)
+
+
+def _is_opaque(command: Command) -> bool:
+    """Whether what a command runs is only known when it runs: a name in a variable, or a shell that reads a pipe."""
+    if command.name is None or command.name == "eval":
+        return True
+    return command.name in _SHELLS and "pipeline" in command.guards and all(arg.startswith("-") for arg in command.args)
+
+
+def _has_apt_recipe(facts: Facts, command: Command) -> bool:
+    """Whether a command runs what a file of the build context lists, and that file calls apt."""
+    names = _RECIPES.get(command.name or "", ())
+    found = (
+        (facts.context.read(file) or "" for file in facts.context.walk() if posixpath.basename(file) in names) if names else ()
+    )
+    return any(_CALLS_APT.search(text) is not None for text in found)
 
 
 def _is_new_from(facts: Facts, run: Instruction) -> bool:
@@ -113,7 +134,7 @@ def _is_new_from(facts: Facts, run: Instruction) -> bool:
 
 def _without_data(script: Script) -> str:
     """The heredocs of a script that a shell reads: what else stands in quotes is data."""
-    reads = any(c.name in ("bash", "sh", "dash", "eval", "xargs") for c in script.commands)
+    reads = any(c.name in (*_SHELLS, "eval", "xargs") for c in script.commands)
     return script.text if reads else ""
 
 

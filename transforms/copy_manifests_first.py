@@ -254,7 +254,7 @@ def _obstacle(document: Document, facts: Facts, plan: _Plan) -> tuple[str, tuple
         seen = (facts.seen(copy.instruction, "comes before the install"),)
         if copy.placements is None:
             return copy.unknown, seen
-        if reason := why_read(copy, facts.state(plan.run).variables):
+        if reason := why_read(copy, facts.state(plan.run), facts.homes(plan.run)):
             return reason, seen
         for other in document.instructions[copy.instruction.index + 1 : plan.run.index]:
             if other not in late and (reason := why_not_past(facts, copy, other)):

@@ -61,6 +61,8 @@ class UseNpmCi:
         odd = next((arg for arg in command.args if arg.startswith("-") and arg.partition("=")[0] not in _SHARED), None)
         if odd is not None:
             return Refusal(self, f"`npm ci` does not know {odd}", (here,))
+        if facts.is_mounted(run, placed.path("node_modules") or "/"):
+            return Refusal(self, "`npm ci` would empty node_modules, which a cache mount keeps", (here,))
         if (earlier := _filled_before(document, facts, run, placed)) is not None:
             return Refusal(
                 self, "`npm ci` would delete the packages that are there before", (here, facts.seen(earlier, "brings them"))

@@ -199,6 +199,17 @@ class Facts:
         """Whether a cache or tmpfs mount of `run` covers `path`."""
         return any((path + "/").startswith(mounted.rstrip("/") + "/") for mounted in self.cache_mounts(run))
 
+    def homes(self, run: Instruction) -> frozenset[str]:
+        """The home folders that commands of the RUNs before `run` give to users."""
+        found: set[str] = set()
+        for earlier in (i for i in self.runs if i.index < run.index):
+            for placed in self.placed(earlier) or ():
+                if placed.command.name in ("useradd", "usermod", "adduser"):
+                    args = placed.command.args
+                    home = known.option_value(args, "-d", "--home-dir", "--home") or known.option_value(args, "-h")
+                    found.update({posixpath.normpath(home)} if home and home.startswith("/") else ())
+        return frozenset(found)
+
     def names_later(self, run: Instruction, word: str) -> Instruction | None:
         """The first instruction behind `run`, in whatever stage, that holds `word`."""
         return next((i for i in self.document.instructions[run.index + 1 :] if word in self.document.raw(i)), None)
@@ -211,8 +222,9 @@ class Facts:
     def context_check(self) -> Check:
         """Whether the build context is certain: what rests on its files does not, where it is a guess."""
         folder = self.context.shown_as or "."
-        claim = f"the build context is {folder} (--context says so; {self.context.guess})"
-        return Check(claim, holds=None if self.context.guess else True)
+        if self.context.guess:
+            return Check(f"the build context is {folder}, though {self.context.guess} (--context settles it)", holds=None)
+        return Check(f"the build context is {folder}", holds=True)
 
     def mention(self, pattern: re.Pattern[str], what: str) -> Check:
         """Whether nothing in the Dockerfile or in the files that the builder gets mentions `what`, told by `pattern`.

@@ -26,7 +26,7 @@ _INSTALLS = {
 }
 _FILES = {
     "npm": ("package-lock.json", "npm-shrinkwrap.json", ".npmrc"),
-    "yarn": ("yarn.lock", ".yarnrc", ".yarnrc.yml", ".npmrc", ".yarn/releases", ".yarn/plugins", ".yarn/patches"),
+    "yarn": ("yarn.lock", ".yarnclean", ".yarnrc", ".yarnrc.yml", ".npmrc", ".yarn/releases", ".yarn/plugins", ".yarn/patches"),
     "pnpm": ("pnpm-lock.yaml", "pnpm-workspace.yaml", ".npmrc", ".pnpmfile.cjs"),
     "bun": ("bun.lock", "bun.lockb", "bunfig.toml", ".npmrc"),
 }
@@ -94,8 +94,24 @@ def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSo
         return NeedsSources(f"`{placed.command}` runs where no readable package.json of the build context is", is_missing=True)
     if project.has("node_modules"):
         return NeedsSources("node_modules of the build context would overwrite what the install makes")
+    if above := _workspace_above(project):
+        seen = application.facts.seen_in(above, "joins projects below it")
+        return NeedsSources("the project may be a workspace of one above it, which the install reads", (seen,))
     what = " ".join(word for word in (tool, verb) if word)
     return _inputs(application, project, package, tool, what, ignores_scripts="--ignore-scripts" in args)
+
+
+def _workspace_above(project: Project) -> str | None:
+    """A file of a folder above that makes the project part of something larger, or that sets its package manager up."""
+    container = project.container
+    while container != "/":
+        container = posixpath.dirname(container)
+        for name in ("pnpm-workspace.yaml", ".yarnrc", ".yarnrc.yml", "lerna.json", "package.json"):
+            source = project.application.source(posixpath.join(container, name))
+            package = parse_json(project.application.context.read(source)) if source is not None else None
+            if source is not None and (name != "package.json" or "workspaces" in (package or {})):
+                return source
+    return None
 
 
 def read_package(context: BuildContext, folder: str) -> dict[str, Any] | None:
@@ -150,7 +166,7 @@ def _inputs(
 
 def _more_than_manifests(project: Project, tool: str, package: dict[str, Any], members: tuple[str, ...]) -> str | None:
     """What an install of this project reads or keeps beside manifests, if it is more than can be copied by name."""
-    for name in (".yarn/cache", ".yarn/unplugged"):
+    for name in (".yarn/cache", ".yarn/unplugged", ".pnp.cjs", ".pnp.js", ".pnp.loader.mjs"):
         if project.has(name):
             return f"{name} holds the packages themselves"
     for member in members:
@@ -158,6 +174,12 @@ def _more_than_manifests(project: Project, tool: str, package: dict[str, Any], m
             return "node_modules of the build context would overwrite what the install makes"
     if tool == "yarn" and "offline-mirror" in (project.read(".yarnrc") or ""):
         return "the packages come from a mirror in the sources"
+    if "injectEnvironmentFiles" in (project.read(".yarnrc.yml") or ""):
+        return "Yarn reads environment files of the sources"
+    if re.search(r"^\s*(global-)?pnpmfile\s*=", project.read(".npmrc") or "", re.MULTILINE):
+        return ".npmrc names a hook of the sources"
+    if re.search(r"(require|import)\s*\(?\s*['\"]\.", project.read(".pnpmfile.cjs") or ""):
+        return ".pnpmfile.cjs loads more of the sources"
     if _CERTIFICATES.search(project.read(".npmrc") or ""):
         return ".npmrc names a certificate of the sources"
     settings = str(
@@ -256,6 +278,8 @@ def _script_files(text: str) -> list[str] | None:
         return None
     files: list[str] = []
     for command in script.commands:
+        if command.redirects:
+            return None
         words = [command.name or "", *command.args]
         if words[0] in ("npx", "bunx", "pnpx"):
             words = [word for word in words[1:] if not word.startswith("-")]

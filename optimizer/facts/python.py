@@ -106,11 +106,15 @@ def _with_uv_settings(
     """The files of a `uv pip install`, and with them uv's own settings, which can constrain what is installed."""
     if not isinstance(found, Inputs):
         return found
-    paths = [
-        (path, application.source(path)) for name in ("uv.toml", "pyproject.toml") if (path := placed.path(name)) is not None
-    ]
-    more = tuple(ManifestFile(source, path) for path, source in paths if source is not None)
-    return replace(found, files=(*found.files, *more))
+    more, folder = [], placed.cwd or "/"
+    while True:  # uv takes the settings of the nearest folder above that has some
+        for name in ("uv.toml", "pyproject.toml"):
+            path = posixpath.join(folder, name)
+            if (source := application.source(path)) is not None:
+                more.append(ManifestFile(source, path))
+        if folder == posixpath.dirname(folder):
+            return replace(found, files=(*found.files, *more))
+        folder = posixpath.dirname(folder)
 
 
 def _option(arg: str) -> tuple[str, str, str]:
@@ -248,6 +252,8 @@ def _pipenv(application: Application, placed: Placed) -> Inputs | NeedsSources:
     text = project.read("Pipfile") if project is not None else None
     if project is None or text is None:
         return NeedsSources("pipenv runs where no readable Pipfile of the build context is", is_missing=True)
+    if project.has(".venv"):
+        return NeedsSources("the .venv of the build context would write over the one that the install makes")
     path = project.source("Pipfile")
     if re.search(r"\b(path|file|editable)\s*=", text):
         return NeedsSources("Pipfile has a dependency in a folder of the sources", (application.line(path, "=", "names it"),))

@@ -24,7 +24,7 @@ _FILES = frozenset(
     "rm cp mv ln touch tar unzip chmod chown chgrp install sed gpg tee sha256sum sha512sum md5sum test [".split()
 )
 _DOWNLOADS = frozenset({"curl", "wget"})
-_SETTINGS = (("poetry", "config"), ("npm", "config"), ("yarn", "config"), ("pnpm", "config"), ("pip", "config"), ("go", "env"))
+_SETTINGS = (("poetry", "config"), ("npm", "config"), ("pnpm", "config"), ("pip", "config"), ("go", "env"))
 _PACKAGE_FILE = re.compile(r"\.(deb|rpm|apk|gem|whl|tgz|tar\.\w+|zip)$")
 # Options of curl and wget whose value is a file.
 _FILE_OPTIONS = tuple(
@@ -72,6 +72,8 @@ def _file_arguments(command: Command) -> list[str] | None:
     name, args = command.name or "", command.args
     plain = [arg for arg in args if not arg.startswith("-")]
     in_options = [arg[arg.index("/") :] for arg in args if arg.startswith("-") and "/" in arg and "://" not in arg]
+    if name == "yarn" and plain[:1] == ["config"]:
+        return ["."]  # Yarn 2 and later write into the project
     if (name, plain[0] if plain else "") in _SETTINGS and any(re.match(r"--(local|location[= ]project|site)", a) for a in args):
         return ["."]
     if name in _SILENT or (name, plain[0] if plain else "") in _SETTINGS or _installs_by_name(command):
