@@ -1,8 +1,8 @@
 """Empty the cache of Yarn 1 in the layer that filled it.
 
 Why: Yarn keeps every package that it downloads, beside node_modules; nothing in the image reads it again.
-Refuses: Yarn 2 and later (there the cache can be the installed packages themselves), a RUN with a cache mount, and a script
-that nothing can be appended to.
+Refuses: Yarn 2 and later and Plug'n'Play (there the cache is, or can be, the installed packages), a RUN with a cache mount,
+and a script that nothing can be appended to.
 Source: Yarn's documentation, "yarn cache" and "Plug'n'Play"; hadolint DL3060.
 """
 
