@@ -33,6 +33,12 @@ def _fail(message: str) -> typer.Exit:
     return typer.Exit(2)
 
 
+def _expect_one_of(option: str, value: str, *known: str) -> None:
+    if value not in known:
+        *others, last = known
+        raise _fail(f'{option}: expected {", ".join(others)} or {last}, found "{value}"')
+
+
 @app.callback(invoke_without_command=True)
 def _main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:  # noqa: FBT002
     if version:
@@ -63,10 +69,8 @@ def fix(  # noqa: PLR0913 - one parameter an option, as typer wants it
     """Rewrite Dockerfiles: show the diff, or write it with -w."""
     if write and (dry_run or check):
         raise _fail("--write goes with neither --dry-run nor --check")
-    if output_format not in ("text", "json"):
-        raise _fail(f'--format: expected text or json, found "{output_format}"')
-    if color not in ("auto", "always", "never"):
-        raise _fail(f'--color: expected auto, always or never, found "{color}"')
+    _expect_one_of("--format", output_format, "text", "json")
+    _expect_one_of("--color", color, "auto", "always", "never")
     chosen = {
         "unsafe": unsafe or None,
         "select": _names(select),

@@ -200,8 +200,7 @@ def _needs_own_shell(facts: Facts, run: Instruction) -> str | None:
     state = facts.state(run)
     if any(re.match(r"-[a-z]*[li]|--login", word) for word in state.shell[1:]) or {"BASH_ENV", "ENV"} & state.variables.keys():
         return "its shell reads start-up files anew, which the RUN before it may have written"
-    mounts = [flag.value or "" for flag in run.flags if flag.name == "mount"]
-    if any("type=tmpfs" in mount or re.search(r"(^|,)(rw|readwrite)(,|=true|$)", mount) for mount in mounts):
+    if any(m.kind == "tmpfs" or {m.options.get("rw"), m.options.get("readwrite")} & {"", "true"} for m in run.mounts):
         return "each RUN gets that mount anew"
     return None
 

@@ -50,11 +50,11 @@ def why_no_daemon() -> str | None:
     """Why Docker cannot be used here, or None."""
     if shutil.which("docker") is None:
         return "there is no docker command"
-    done = _docker("version", "-f", "{{.Server.Version}}", timeout=20)
+    done = docker("version", "-f", "{{.Server.Version}}", timeout=20)
     return None if done.returncode == 0 else f"no Docker daemon answers: {done.stderr.strip().splitlines()[-1:]}"
 
 
-def _docker(*args: str, timeout: int = 900) -> subprocess.CompletedProcess[str]:
+def docker(*args: str, timeout: int = 900) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["docker", *args], capture_output=True, text=True, timeout=timeout, env=ENVIRONMENT, check=False)
 
 
@@ -62,7 +62,7 @@ def missing_base(app: str) -> str | None:
     """The first base image of `app` that is not here, or None."""
     text = (APPS / app / "Dockerfile").read_text()
     bases = re.findall(r"^FROM\s+(\S+)", text, re.MULTILINE | re.IGNORECASE)
-    return next((base for base in bases if _docker("image", "inspect", base).returncode), None)
+    return next((base for base in bases if docker("image", "inspect", base).returncode), None)
 
 
 def build_and_ask(app: str, *, is_rewritten: bool, unsafe: bool = True) -> Row:
@@ -79,31 +79,31 @@ def build_and_ask(app: str, *, is_rewritten: bool, unsafe: bool = True) -> Row:
         try:
             return _measure(app, folder, tag, spec)
         finally:
-            _docker("rm", "-f", tag)
-            _docker("rmi", "-f", tag)
+            docker("rm", "-f", tag)
+            docker("rmi", "-f", tag)
 
 
 def _measure(app: str, folder: Path, tag: str, spec: dict[str, Any]) -> Row:
-    done = _build(folder, tag)
+    done = build(folder, tag)
     if done.returncode:
         return Row(app, built=False, answers=False, megabytes=0, steps=0, total=0, note=done.stderr[-400:])
-    size = json.loads(_docker("image", "inspect", tag).stdout)[0]["Size"] / 1e6
-    _docker("rm", "-f", tag)
-    _docker("run", "-d", "--network=host", "--name", tag, tag)
+    size = json.loads(docker("image", "inspect", tag).stdout)[0]["Size"] / 1e6
+    docker("rm", "-f", tag)
+    docker("run", "-d", "--network=host", "--name", tag, tag)
     said = _ask(f"http://127.0.0.1:{spec['port']}{spec['path']}", spec["expect"])
-    logs = "" if said is None else (_docker("logs", "--tail", "5", tag).stderr + said)[-300:]
-    _docker("rm", "-f", tag)
+    logs = "" if said is None else (docker("logs", "--tail", "5", tag).stderr + said)[-300:]
+    docker("rm", "-f", tag)
     edited = folder / spec["edit"]
     blanks = "".join(random.choice(("\n", " \n")) for _ in range(40))  # noqa: S311 - new each time: the cache goes by content
     edited.write_text(edited.read_text() + blanks)
-    again = _build(folder, tag)
+    again = build(folder, tag)
     steps = {match[1] for match in _STEP.finditer(again.stderr + again.stdout)}
     cached = {match[1] for match in _CACHED.finditer(again.stderr + again.stdout)}
     return Row(app, built=True, answers=said is None, megabytes=size, steps=len(steps - cached), total=len(steps), note=logs)
 
 
-def _build(folder: Path, tag: str) -> subprocess.CompletedProcess[str]:
-    return _docker("build", "--network=host", "--progress=plain", "-t", tag, str(folder))
+def build(folder: Path, tag: str) -> subprocess.CompletedProcess[str]:
+    return docker("build", "--network=host", "--progress=plain", "-t", tag, str(folder))
 
 
 def _ask(address: str, expected: str) -> str | None:

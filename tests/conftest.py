@@ -6,9 +6,7 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--update-fixtures", action="store_true", help="write report.md (and a missing expected file) of the cases"
-    )
+    parser.addoption("--update-fixtures", action="store_true", help="write report.md of the cases")
 
 
 @pytest.fixture

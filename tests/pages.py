@@ -16,7 +16,7 @@ def pages() -> dict[str, str]:
 
 
 def page(meta: Meta) -> str:
-    """The docstring as Markdown, with an example from the fixtures."""
+    """The docstring of a transform as Markdown."""
     body = re.sub(r"^(Why|Refuses|Source): ", r"\n**\1.** ", meta.page.replace("\n\nWhy:", "\nWhy:"), flags=re.MULTILINE)
     rules = f"\n**Settles.** {', '.join(meta.settles)}\n" if meta.settles else ""
     off = f"\n**Switch it off.** `# dockeropt: ignore={meta.name}` above an instruction; `ignore` in the settings.\n"

@@ -65,7 +65,7 @@ RUN rm /tmp/big.txt && touch mode.txt
 
 def test_joined_layers_leave_the_same_files(tmp_path: Path) -> None:
     base = "python:3.11"
-    if apps._docker("image", "inspect", base).returncode:
+    if apps.docker("image", "inspect", base).returncode:
         pytest.skip(f"the image {base} is not here")
     document = Document.parse(LAYER.format(base=base).encode())
     outcome = optimize(document, BuildContext(None), Settings(select=("merge-run",)))
@@ -76,10 +76,10 @@ def test_joined_layers_leave_the_same_files(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "Dockerfile").write_bytes(source.source.to_bytes())
         tag = f"dockeropt-test-layers-{number}"
-        done = apps._build(folder, tag)
+        done = apps.build(folder, tag)
         assert done.returncode == 0, done.stderr
         shell = "cat made.txt; stat -c '%a %n' made.txt mode.txt; ls /tmp"
-        found.append(apps._docker("run", "--rm", tag, "sh", "-c", shell).stdout)
-        apps._docker("rmi", "-f", tag)
+        found.append(apps.docker("run", "--rm", tag, "sh", "-c", shell).stdout)
+        apps.docker("rmi", "-f", tag)
     assert found[0] == found[1]
     assert found[0].startswith("fallback\n/work\n644 made.txt")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _REMOTE = re.compile(r"^(https?|ftp)://|^git@|\.git(#|$)|^git://|^ssh://", re.IGNORECASE)
 _ADD_ONLY = ("checksum", "keep-git-dir", "unpack")
-# What Docker unpacks: tar, gzip, bzip2, xz, zstd, by their first bytes (a tar has its mark at offset 257).
+# What Docker unpacks: gzip, bzip2, xz and zstd by their first bytes, and tar, which the oldest format does not mark.
 _TAR_BLOCK = 512
 _MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 _ARCHIVE_NAME = re.compile(r"\.(tar(\.\w+)?|tgz|tbz2?|txz|tzst|gz|bz2|xz|zst)$", re.IGNORECASE)

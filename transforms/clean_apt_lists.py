@@ -36,13 +36,13 @@ _CLEANUP = f"rm -rf {APT_LISTS}/*"
 class CleanAptLists:
     meta = Meta.of(__name__, phase=Phase.LAYERS, may_change={Aspect.COMMANDS}, settles=("DL3009",))
 
-    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
+    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:  # noqa: ARG002
         for run in facts.shipped_runs():
             downloaded = _update(facts, run)
             if downloaded is None or _is_cleaned(facts, run, downloaded) or facts.is_mounted(run, APT_LISTS):
                 continue
             here = facts.seen_command(run, downloaded, "downloads the lists and keeps them")
-            if late := _first_install_without_update(document, facts, run):
+            if late := _first_install_without_update(facts, run):
                 yield Refusal(
                     self, "a later RUN installs from these lists", (here, facts.seen(late, "has no update of its own"))
                 )
@@ -79,12 +79,9 @@ def _is_cleaned(facts: Facts, run: Instruction, update: Command) -> bool:
     return any(covers(t.path, APT_LISTS) and (t.command.span > update.span or t.command.span == update.span) for t in gone)
 
 
-def _first_install_without_update(document: Document, facts: Facts, run: Instruction) -> Instruction | None:
+def _first_install_without_update(facts: Facts, run: Instruction) -> Instruction | None:
     """The first instruction behind `run`, in its stage or in one built on it, that may need the lists without updating them."""
-    stage = document.stage_of(run)
-    behind = [i for i in stage.body if i.index > run.index]
-    behind += [i for s in document.stages if s is not stage and stage in s.ancestry for i in s.body]
-    for instruction in behind:
+    for instruction in facts.behind(run):
         if instruction.keyword in ("ONBUILD", "RUN", "CMD", "ENTRYPOINT") and _may_need_lists(facts, instruction):
             return instruction
         if instruction.keyword == "RUN" and _is_new_from(facts, instruction):
@@ -103,10 +100,9 @@ def _may_need_lists(facts: Facts, instruction: Instruction) -> bool:
         needs = [c for c in script.commands if _CALLS_APT.search(str(c)) and not is_apt(c, "update", *_HARMLESS)]
         is_sure = is_apt(first, "update") and (first.is_unconditional or all(first.guards <= c.guards for c in needs))
         return not is_sure or any(c.name == "exit" for c in script.commands)
-    hidden = any(_is_opaque(c) for c in script.commands) or _CALLS_APT.search(_without_data(script)) is not None
-    hidden = hidden or any(_has_apt_recipe(facts, c) for c in script.commands)
-    words = [word.text for c in script.commands for word in c.words if word.text]
-    return hidden or _runs_apt_script(facts, instruction, words)
+    if _CALLS_APT.search(_without_data(script)) or any(_is_opaque(c) or _has_apt_recipe(facts, c) for c in script.commands):
+        return True
+    return _runs_apt_script(facts, instruction, [word.text for c in script.commands for word in c.words if word.text])
 
 
 def _is_opaque(command: Command) -> bool:
@@ -140,11 +136,4 @@ def _without_data(script: Script) -> str:
 
 def _runs_apt_script(facts: Facts, instruction: Instruction, words: list[str]) -> bool:
     """Whether one of `words` is a script of the build context that calls apt."""
-    for word in words:
-        path = facts.state(instruction).path(word.strip("\"',[]")) if "/" in word or word.endswith(".sh") else None
-        for copy in facts.copies_before(instruction) if path else ():
-            source = copy.locate(path) if path else None
-            text = facts.context.read(source) if source and facts.context.is_file(source) else None
-            if text is not None and _CALLS_APT.search(text):
-                return True
-    return False
+    return any(_CALLS_APT.search(text) for text in facts.scripts_started(instruction, words))

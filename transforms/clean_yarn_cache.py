@@ -8,12 +8,11 @@ Source: Yarn's documentation, "yarn cache" and "Plug'n'Play"; hadolint DL3060.
 
 from __future__ import annotations
 
-import posixpath
 import re
 from typing import TYPE_CHECKING
 
 from optimizer.cleanup import PackageCache
-from optimizer.facts.node import is_berry, read_package
+from optimizer.facts.node import is_berry, uses_pnp
 from optimizer.rewrite import Aspect
 from optimizer.transform import Meta, Phase
 
@@ -38,18 +37,11 @@ def _is_emptied(facts: Facts, run: Instruction) -> bool:
     return any(facts.deletes(run, path) for path in ("cache:yarn", "/usr/local/share/.cache"))
 
 
-def _uses_pnp(facts: Facts) -> bool:
-    """Whether a package.json of the build context asks for Plug'n'Play."""
-    folders = [posixpath.dirname(file) for file in facts.context.walk() if posixpath.basename(file) == "package.json"]
-    settings = [(read_package(facts.context, folder) or {}).get("installConfig") for folder in folders]
-    return any(isinstance(setting, dict) and setting.get("pnp") for setting in settings)
-
-
 def _objection(facts: Facts, run: Instruction) -> str | None:
     text = facts.document.source.text
     if is_berry(facts.context) or re.search(r"corepack|yarn set version|yarn@(stable|berry|[2-9])", text):
         return "this is Yarn 2 or later, or may be, whose cache can be the installed packages themselves"
-    if "--pnp" in text or "--enable-pnp" in text or _uses_pnp(facts):
+    if re.search(r"--(enable-)?pnp\b", text) or uses_pnp(facts.context):
         return "Plug'n'Play runs the packages from that cache"
     if "--offline" in text:
         return "an install works offline, from that cache"

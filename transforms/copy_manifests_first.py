@@ -82,7 +82,7 @@ class CopyManifestsFirst:
         copies = tuple(c for c in facts.copies(stage) if c.instruction.index < run.index)
         if not copies or not facts.is_editable(run):
             return None
-        plan = _plan(facts, stage, run, copies)
+        plan = _plan(facts, run, copies)
         if plan is None:
             return None
         here = facts.seen(run, "installs after the sources are copied")
@@ -134,7 +134,7 @@ def _edited_file(facts: Facts, plan: _Plan) -> str:
 # -------------------------------------------------------------------- reading
 
 
-def _plan(facts: Facts, stage: Stage, run: Instruction, copies: tuple[Copy, ...]) -> _Plan | NeedsSources | None:
+def _plan(facts: Facts, run: Instruction, copies: tuple[Copy, ...]) -> _Plan | NeedsSources | None:
     """The install in `run`, what it needs, and which COPYs could come after it; None where there is nothing to gain."""
     application = Application(facts, run)
     roots = tuple(root for copy in copies for root in copy.roots)
@@ -145,7 +145,7 @@ def _plan(facts: Facts, stage: Stage, run: Instruction, copies: tuple[Copy, ...]
             if not reads_no_sources(placed, roots):
                 return None
             continue
-        if any(flag.name == "mount" and "type=bind" in (flag.value or "type=bind") for flag in run.flags):
+        if any(mount.kind == "bind" for mount in run.mounts):
             return NeedsSources("the install reads files by a bind mount")
         if isinstance(inputs, NeedsSources):
             return inputs
@@ -154,7 +154,7 @@ def _plan(facts: Facts, stage: Stage, run: Instruction, copies: tuple[Copy, ...]
         if inputs.prefetch is not None and any(before.command.name != "cd" for before in commands[:index]):
             return NeedsSources("what comes before it in the same RUN may be there for its sake")
         late = source_copies(facts, copies, inputs.files)
-        if not late or (inputs.prefetch and _is_done(facts, stage, run, inputs)):
+        if not late or (inputs.prefetch and _is_done(facts, run, inputs)):
             return None
         wanted = _wanted(facts, run, late, inputs)
         if isinstance(wanted, NeedsSources):
@@ -178,11 +178,11 @@ def _unusual(facts: Facts, run: Instruction, placed: Placed, roots: tuple[str, .
     return "the program that installs comes from the sources" if path is not None and meets(path, roots) else None
 
 
-def _is_done(facts: Facts, stage: Stage, run: Instruction, inputs: Inputs) -> bool:
+def _is_done(facts: Facts, run: Instruction, inputs: Inputs) -> bool:
     """Whether an earlier RUN, or a cache mount, has the dependencies already."""
     if facts.has_cache_mount(run):
         return True
-    for earlier in (i for s in stage.ancestry for i in s.body if i.keyword == "RUN" and i.index <= run.index):
+    for earlier in facts.up_to(run, "RUN"):
         if any(inputs.done_by is not None and inputs.done_by(placed) for placed in facts.placed(earlier) or ()):
             return True
     return False

@@ -120,9 +120,7 @@ def _lost(name: str) -> frozenset[str] | None:
 
 def _policy(document: Document, facts: Facts, run: Instruction) -> Instruction | None:
     """An instruction up to `run` that tells apt what to do about recommendations, or may do so."""
-    stage = document.stage_of(run)
-    earlier = [i for s in stage.ancestry for i in s.body if s is not stage or i.index <= run.index]
-    if told := next((i for i in earlier if "Install-Recommends" in document.raw(i)), None):
+    if told := next((i for i in facts.up_to(run) if "Install-Recommends" in document.raw(i)), None):
         return told
     copied = (c for c in facts.copies_before(run) if (c.folder or "").startswith("/etc/apt"))
     return next((c.instruction for c in copied), None)
@@ -132,7 +130,7 @@ def _present(facts: Facts, stage: Stage, run: Instruction, install: AptInstall) 
     """Packages that are there anyway: in the base, installed by an earlier RUN, or in the list itself."""
     base = facts.image(stage)
     present = {*install.packages, *(base.packages if base is not None else ())}
-    for earlier in (i for s in stage.ancestry for i in s.body if i.keyword == "RUN" and i.index <= run.index):
+    for earlier in facts.up_to(run, "RUN"):
         script = facts.script(earlier)
         for command in script.commands if script is not None else ():
             other = apt_install(command)
@@ -159,7 +157,7 @@ def _checks(facts: Facts, stage: Stage, run: Instruction, install: AptInstall, p
     is_known = is_debian and base is not None and base.release in _table()
     yield Check("the base is a Debian, whose recommendations are known", holds=is_known or None)
     yield Check("the list of packages holds no variable", holds=install.is_complete or None)
-    if foreign := _foreign_source(facts, stage, run):
+    if foreign := _foreign_source(facts, run):
         seen = facts.seen(foreign, "may add another source of packages")
         yield Check("the packages come from Debian itself", holds=None, evidence=(seen,))
     there = present | {p for name in present for p in _COMES_WITH.get(name, ())}
@@ -181,10 +179,9 @@ def _checks(facts: Facts, stage: Stage, run: Instruction, install: AptInstall, p
     yield from (facts.mention(re.compile(sign), what) for what, sign in signs)
 
 
-def _foreign_source(facts: Facts, stage: Stage, run: Instruction) -> Instruction | None:
+def _foreign_source(facts: Facts, run: Instruction) -> Instruction | None:
     """A RUN or COPY up to `run` that may add a source of packages other than the base's own."""
-    earlier = (i for s in stage.ancestry for i in s.body if s is not stage or i.index <= run.index)
-    return next((i for i in earlier if _FOREIGN.search(facts.document.raw(i))), None)
+    return next((i for i in facts.up_to(run) if _FOREIGN.search(facts.document.raw(i))), None)
 
 
 def _listed(names: list[str]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from optimizer.contract import command_entry
 from optimizer.facts.commands import deleted
+from optimizer.facts.python import program
 from optimizer.layers import flag_after
 from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety
 from optimizer.transform import Meta, Phase
@@ -59,12 +60,9 @@ class SkipPipCache:
 
 
 def _is_pip_install(command: Command) -> bool:
-    name, args = command.name or "", command.args
-    if re.fullmatch(r"python[\d.]*", name) and args[:2] == ("-m", "pip"):
-        args = args[2:]
-    elif not re.fullmatch(r"pip[\d.]*", name):
-        return False
-    return next((arg for arg in args if not arg.startswith("-")), None) == "install"
+    name, args = program(command)
+    verb = next((arg for arg in args if not arg.startswith("-")), None)
+    return re.fullmatch(r"pip[\d.]*", name) is not None and verb == "install"
 
 
 def _is_cacheless(command: Command) -> bool:
@@ -91,6 +89,4 @@ def _why_not(facts: Facts, run: Instruction, command: Command) -> str | None:
 
 def _text_before(facts: Facts, run: Instruction) -> str:
     """The RUNs and COPYs of the stage up to and with `run`."""
-    stage = facts.document.stage_of(run)
-    bodies = (i for s in stage.ancestry for i in s.body if s is not stage or i.index <= run.index)
-    return "\n".join(facts.document.raw(i) for i in bodies if i.keyword in ("RUN", "COPY", "ADD"))
+    return "\n".join(facts.document.raw(i) for i in facts.up_to(run, "RUN", "COPY", "ADD"))

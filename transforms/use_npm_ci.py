@@ -16,7 +16,7 @@ from optimizer.contract import command_entry
 from optimizer.dockerfile.edit import Edit
 from optimizer.dockerfile.shell import subcommand
 from optimizer.facts.manifests import Application
-from optimizer.facts.npm_lock import lock_in_step, lock_version
+from optimizer.facts.npm_lock import LOCKS, lock_in_step, lock_version
 from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
@@ -45,7 +45,7 @@ _FIRST_NPM_CI = 10
 class UseNpmCi:
     meta = Meta.of(__name__, phase=Phase.COMMANDS, may_change={Aspect.COMMANDS})
 
-    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
+    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:  # noqa: ARG002
         for run in facts.runs:
             for placed in (facts.placed(run) or ()) if facts.is_editable(run) else ():
                 command = placed.command
@@ -53,9 +53,9 @@ class UseNpmCi:
                     continue
                 plain = [arg for arg in command.args if not arg.startswith("-")]
                 if len(plain) == 1 and not any(arg in ("-g", "--global") for arg in command.args):
-                    yield self._proposal(document, facts, run, placed)
+                    yield self._proposal(facts, run, placed)
 
-    def _proposal(self, document: Document, facts: Facts, run: Instruction, placed: Placed) -> Rewrite | Refusal:
+    def _proposal(self, facts: Facts, run: Instruction, placed: Placed) -> Rewrite | Refusal:
         command = placed.command
         here = facts.seen_command(run, command, "may install other versions than those locked")
         odd = next((arg for arg in command.args if arg.startswith("-") and arg.partition("=")[0] not in _SHARED), None)
@@ -63,11 +63,11 @@ class UseNpmCi:
             return Refusal(self, f"`npm ci` does not know {odd}", (here,))
         if facts.is_mounted(run, placed.path("node_modules") or "/"):
             return Refusal(self, "`npm ci` would empty node_modules, which a cache mount keeps", (here,))
-        if (earlier := _filled_before(document, facts, run, placed)) is not None:
+        if (earlier := _filled_before(facts, run, placed)) is not None:
             return Refusal(
                 self, "`npm ci` would delete the packages that are there before", (here, facts.seen(earlier, "brings them"))
             )
-        if (earlier := _edited_before(document, facts, run, placed)) is not None:
+        if (earlier := _edited_before(facts, run, placed)) is not None:
             return Refusal(
                 self, "package.json or the lock file is changed before the install", (here, facts.seen(earlier, "does so"))
             )
@@ -108,9 +108,8 @@ def _folder(facts: Facts, run: Instruction, placed: Placed) -> str | None:
 
 def _lock_is_there(facts: Facts, run: Instruction, placed: Placed, folder: str) -> Check:
     """Whether the lock file is in the image when the command runs."""
-    names = ("package-lock.json", "npm-shrinkwrap.json")
     for copy in facts.copies_before(run):
-        for name in names:
+        for name in LOCKS:
             source = posixpath.join(folder, name)
             if facts.context.is_file(source) and copy.brings(source) and copy.container_path(source) == placed.path(name):
                 return Check(
@@ -134,29 +133,25 @@ def _reads_lock(facts: Facts, run: Instruction, folder: str) -> Check:
     return Check(claim, holds=int(major[1]) > _LAST_NPM_6 or (version in (1, 2) and int(major[1]) >= _FIRST_NPM_CI))
 
 
-def _commands_before(
-    document: Document, facts: Facts, run: Instruction, placed: Placed
-) -> Iterator[tuple[Instruction, Command]]:
+def _commands_before(facts: Facts, run: Instruction, placed: Placed) -> Iterator[tuple[Instruction, Command]]:
     """The commands of earlier RUNs, and those before `placed` in the same one."""
-    stage = document.stage_of(run)
-    for earlier in (i for s in stage.ancestry for i in s.body if i.keyword == "RUN" and i.index <= run.index):
+    for earlier in facts.up_to(run, "RUN"):
         for other in facts.placed(earlier) or ():
             if earlier is not run or other.command.span < placed.command.span:
                 yield earlier, other.command
 
 
-def _filled_before(document: Document, facts: Facts, run: Instruction, placed: Placed) -> Instruction | None:
+def _filled_before(facts: Facts, run: Instruction, placed: Placed) -> Instruction | None:
     """An instruction that fills node_modules before `placed`: an install, or a COPY."""
     path = placed.path("node_modules") or "/"
-    stage = document.stage_of(run)
     for copy in facts.copies_before(run):
         source = copy.locate(path)
         if source is not None and facts.context.kind(source) is not None:
             return copy.instruction
-    for other in (i for s in stage.ancestry for i in s.body if i.keyword in ("COPY", "ADD") and i.index < run.index):
+    for other in facts.up_to(run, "COPY", "ADD"):
         if other.flag("from") is not None and "node_modules" in other.value:
             return other
-    for earlier, command in _commands_before(document, facts, run, placed):
+    for earlier, command in _commands_before(facts, run, placed):
         installs = command.name in ("npm", "yarn", "pnpm") and subcommand(command) in ("install", "i", "ci", "add")
         apart = earlier is run and "conditional" in command.guards & placed.command.guards  # the other branch
         if installs and not apart and not any(arg in ("-g", "--global") for arg in command.args):
@@ -164,9 +159,9 @@ def _filled_before(document: Document, facts: Facts, run: Instruction, placed: P
     return None
 
 
-def _edited_before(document: Document, facts: Facts, run: Instruction, placed: Placed) -> Instruction | None:
+def _edited_before(facts: Facts, run: Instruction, placed: Placed) -> Instruction | None:
     """A RUN that changes package.json or the lock file before `placed`."""
-    for earlier, command in _commands_before(document, facts, run, placed):
+    for earlier, command in _commands_before(facts, run, placed):
         if command.name == "npm" and subcommand(command) in (
             "pkg",
             "version",

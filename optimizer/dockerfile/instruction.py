@@ -35,6 +35,15 @@ class Word:
     span: Span
 
 
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A `--mount` of a RUN: its type, where in the container it is ("" where that is not said), and all its options."""
+
+    kind: str
+    target: str
+    options: dict[str, str]
+
+
 @dataclass(frozen=True, eq=False)
 class Instruction:
     """One instruction.
@@ -110,6 +119,17 @@ class Instruction:
 
     def flag(self, name: str) -> Flag | None:
         return next((flag for flag in self.flags if flag.name == name), None)
+
+    @cached_property
+    def mounts(self) -> tuple[Mount, ...]:
+        """The mounts of a RUN; without a type, one is a bind mount."""
+        found = []
+        for flag in self.flags:
+            if flag.name == "mount":
+                options = dict(part.partition("=")[::2] for part in (flag.value or "").split(","))
+                target = next((options[name] for name in ("target", "dst", "destination") if name in options), "")
+                found.append(Mount(options.get("type", "bind"), target, options))
+        return tuple(found)
 
     @property
     def is_multiline(self) -> bool:

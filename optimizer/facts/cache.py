@@ -16,7 +16,7 @@ from optimizer.dockerfile.patterns import clean
 
 if TYPE_CHECKING:
     from optimizer.dockerfile.document import Stage
-    from optimizer.dockerfile.instruction import Instruction
+    from optimizer.dockerfile.instruction import Instruction, Mount
     from optimizer.facts.facts import Facts
 
 STEPS = frozenset({"RUN", "COPY", "ADD", "WORKDIR"})
@@ -75,7 +75,7 @@ class CacheModel:
             origin = self._facts.document.stage_named(source.value or "")
             return origin is not None and origin.index in dirty_stages
         if instruction.keyword == "RUN":
-            return any(self._binds(flag.value or "", file, dirty_stages) for flag in instruction.flags if flag.name == "mount")
+            return any(self._binds(mount, file, dirty_stages) for mount in instruction.mounts)
         copy = next((c for c in self._facts.copies(stage) if c.instruction is instruction), None)
         if copy is None:
             return False
@@ -83,9 +83,9 @@ class CacheModel:
             return any(_may_bring(source, file) for source in copy.sources)
         return copy.brings(file)
 
-    def _binds(self, mount: str, file: str, dirty_stages: set[int]) -> bool:
-        options = dict(part.partition("=")[::2] for part in mount.split(","))
-        if options.get("type", "bind") != "bind":
+    def _binds(self, mount: Mount, file: str, dirty_stages: set[int]) -> bool:
+        options = mount.options
+        if mount.kind != "bind":
             return False
         if "from" in options:
             origin = self._facts.document.stage_named(options["from"])

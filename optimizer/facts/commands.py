@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from optimizer.dockerfile.shell import Command, Script, subcommand
+from optimizer.facts.state import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +37,7 @@ _APT_VALUED = frozenset(
         "--host-architecture",
     }
 )
+PACKAGE_FILE = re.compile(r"\.(deb|rpm|apk|gem|whl|tgz|tar\.\w+|zip)$")
 # Commands that empty a package manager's cache.
 _EMPTIES = {
     ("npm", "clean"): "npm",
@@ -126,8 +128,8 @@ class Placed:
         if "$" in text or "`" in text:
             return None
         if text.startswith("/"):
-            return posixpath.normpath(text)
-        return None if self.cwd is None else posixpath.normpath(posixpath.join(self.cwd, text))
+            return absolute(text)
+        return None if self.cwd is None else absolute(self.cwd, text)
 
 
 def placed(script: Script, cwd: str | None) -> tuple[Placed, ...]:
@@ -311,6 +313,11 @@ def option_value(args: tuple[str, ...], short: str, *long: str) -> str | None:
         if attached := re.fullmatch(rf"-[a-zA-Z]*{short[1]}([-/.~].*)", arg):
             return attached[1]
     return None
+
+
+def is_path(name: str) -> bool:
+    """Whether an install that is asked for `name` takes it from the disk, not from an index."""
+    return name.startswith((".", "/", "~")) or PACKAGE_FILE.search(name) is not None
 
 
 def _after(args: tuple[str, ...], *names: str) -> Iterator[str]:

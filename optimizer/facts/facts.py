@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,11 +12,11 @@ from optimizer.facts import commands as known
 from optimizer.facts.cache import CacheModel
 from optimizer.facts.copies import Copy, copies
 from optimizer.facts.images import Image, image, is_windows
-from optimizer.facts.state import State, base_reference, states
+from optimizer.facts.state import State, absolute, base_reference, states
 from optimizer.rewrite import Check, Evidence, Location
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from optimizer.dockerfile.document import Document, Stage
     from optimizer.dockerfile.edit import Edit, Span
@@ -187,13 +186,8 @@ class Facts:
 
     def cache_mounts(self, run: Instruction) -> tuple[str, ...]:
         """The targets of the cache and tmpfs mounts of `run`: what is written there never reaches the layer."""
-        found = []
-        for flag in run.flags:
-            options = dict(part.partition("=")[::2] for part in (flag.value or "").split(","))
-            target = next((options[k] for k in ("target", "dst", "destination") if k in options), "")
-            if flag.name == "mount" and options.get("type") in ("cache", "tmpfs") and target:
-                found.append(posixpath.normpath(target))
-        return tuple(found)
+        targets = (m.target for m in run.mounts if m.kind in ("cache", "tmpfs"))
+        return tuple(absolute(target) for target in targets if target)
 
     def is_mounted(self, run: Instruction, path: str) -> bool:
         """Whether a cache or tmpfs mount of `run` covers `path`."""
@@ -207,15 +201,39 @@ class Facts:
                 if placed.command.name in ("useradd", "usermod", "adduser"):
                     args = placed.command.args
                     home = known.option_value(args, "-d", "--home-dir", "--home") or known.option_value(args, "-h")
-                    found.update({posixpath.normpath(home)} if home and home.startswith("/") else ())
+                    found.update({absolute(home)} if home and home.startswith("/") else ())
         return frozenset(found)
+
+    def up_to(self, instruction: Instruction, *keywords: str) -> tuple[Instruction, ...]:
+        """What has run when `instruction` is done, itself included: of its stage and of those that it builds on, nearest
+        first; only instructions with one of `keywords`, where there are any."""
+        stages = self.document.stage_of(instruction).ancestry
+        every = (i for stage in stages for i in stage.body if i.index <= instruction.index)
+        return tuple(i for i in every if not keywords or i.keyword in keywords)
+
+    def behind(self, instruction: Instruction) -> tuple[Instruction, ...]:
+        """What runs on top of `instruction`: the rest of its stage, then the stages that build on it."""
+        stage = self.document.stage_of(instruction)
+        later = [i for i in stage.body if i.index > instruction.index]
+        later += [i for s in self.document.stages if s is not stage and stage in s.ancestry for i in s.body]
+        return tuple(later)
+
+    def scripts_started(self, instruction: Instruction, words: Iterable[str]) -> Iterator[str]:
+        """The texts of the scripts of the build context that are among `words`, the words of `instruction`."""
+        for word in words:
+            path = self.state(instruction).path(word.strip("\"',[]")) if "/" in word or word.endswith(".sh") else None
+            for copy in self.copies_before(instruction) if path else ():
+                source = copy.locate(path) if path else None
+                text = self.context.read(source) if source else None
+                if text is not None:
+                    yield text
 
     def names_later(self, run: Instruction, word: str) -> Instruction | None:
         """The first instruction behind `run`, in whatever stage, that holds `word`."""
         return next((i for i in self.document.instructions[run.index + 1 :] if word in self.document.raw(i)), None)
 
     def has_cache_mount(self, run: Instruction) -> bool:
-        return any(f.name == "mount" and "type=cache" in (f.value or "") for f in run.flags)
+        return any(mount.kind == "cache" for mount in run.mounts)
 
     # ---------------------------------------------------------------- claims
 
@@ -268,7 +286,4 @@ class Facts:
 def _sources(instruction: Instruction) -> list[str]:
     """The stages or images that an instruction takes files from."""
     found = [flag.value for flag in instruction.flags if flag.name == "from" and flag.value]
-    for flag in instruction.flags:
-        if flag.name == "mount":
-            found += [part[5:] for part in (flag.value or "").split(",") if part.startswith("from=")]
-    return found
+    return found + [mount.options["from"] for mount in instruction.mounts if "from" in mount.options]

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from optimizer.dockerfile.patterns import clean
 from optimizer.facts.commands import Placed
-from optimizer.facts.manifests import Inputs, NeedsSources
+from optimizer.facts.manifests import Inputs, NeedsSources, upwards
 from optimizer.rewrite import Check
 
 if TYPE_CHECKING:
+    from optimizer.dockerfile.shell import Command
     from optimizer.facts.manifests import Application, ManifestFile, Project
 
 _BUILDS = frozenset({"build", "install", "test", "run", "vet", "get", "generate", "list"})
@@ -22,6 +23,12 @@ _BUILD_ONLY = frozenset(
 _REQUIREMENT = re.compile(r"^\s*(?:require\s+)?([\w.\-~]+(?:\.[\w\-~]+)+(?:/[^\s()]+)*)\s+v\d\S*[^\n]*$", re.MULTILINE)
 _BUILT = re.compile(r"(?<!_test)\.go$")
 _REPLACE = re.compile(r"^\s*(?:replace\s+)?\S+(?:\s+v\S+)?\s*=>\s*(?P<target>\.{1,2}(?:/\S*)?|/\S+)\s*(?://.*)?$", re.MULTILINE)
+
+
+def installs_by_name(command: Command) -> bool:
+    """Whether a command is a `go install` of modules with their versions."""
+    plain = [arg for arg in command.args if not arg.startswith("-")]
+    return command.name == "go" and plain[:1] == ["install"] and all("@" in name for name in plain[1:])
 
 
 def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSources | None:
@@ -62,27 +69,19 @@ def _is_download(placed: Placed) -> bool:
 
 def _module(application: Application, placed: Placed) -> Project | None:
     """The module whose go.mod is in force: the nearest one, from the folder of the command upwards."""
-    container = placed.cwd
-    while container:
-        project = application.project(Placed(placed.command, container), "go.mod")
-        if project is not None or container == "/":
-            return project
-        container = posixpath.dirname(container)
-    return None
+    folders = upwards(placed.cwd) if placed.cwd else ()
+    found = (application.project(Placed(placed.command, folder), "go.mod") for folder in folders)
+    return next((project for project in found if project is not None), None)
 
 
 def _manifests(application: Application, project: Project) -> tuple[ManifestFile, ...] | NeedsSources:
     """go.mod, go.sum and those of local replacements; empty where there is nothing to download."""
     path = project.source("go.mod")
     text = project.read("go.mod") or ""
-    above = project.container
-    while True:
-        work = application.source(posixpath.join(above, "go.work"))
+    for folder in upwards(project.container):
+        work = application.source(posixpath.join(folder, "go.work"))
         if work is not None:
             return NeedsSources("a go.work joins several modules", (application.facts.seen_in(work, "joins them"),))
-        if above == "/":
-            break
-        above = posixpath.dirname(above)
     if project.has("vendor"):
         return NeedsSources("the modules are vendored: nothing is downloaded")
     if not re.search(r"^\s*(require\s|\t\S+\.\S+ v)", text, re.MULTILINE):

@@ -12,16 +12,23 @@ from optimizer.facts.npm_lock import LOCKS, lock_in_step
 from optimizer.rewrite import Check
 
 if TYPE_CHECKING:
+    from optimizer.dockerfile.shell import Command
     from optimizer.facts.commands import Placed
     from optimizer.facts.manifests import Application, NeedsSources
 
-READERS = (python.install_inputs, node.install_inputs, go.install_inputs)
+ECOSYSTEMS = (python, node, go)
 
 
 def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSources | None:
     """What the dependency install `placed` reads, or None where it is none that is known."""
-    found = next((found for reader in READERS if (found := reader(application, placed)) is not None), None)
+    answers = (ecosystem.install_inputs(application, placed) for ecosystem in ECOSYSTEMS)
+    found = next((answer for answer in answers if answer is not None), None)
     return _with_mended_lock(application, found) if isinstance(found, Inputs) else found
+
+
+def installs_by_name(command: Command) -> bool:
+    """Whether a command installs only packages that it names, and so reads nothing of the application."""
+    return any(ecosystem.installs_by_name(command) for ecosystem in ECOSYSTEMS)
 
 
 def _with_mended_lock(application: Application, inputs: Inputs) -> Inputs:

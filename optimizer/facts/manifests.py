@@ -10,7 +10,7 @@ from optimizer.dockerfile.patterns import clean
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts.commands import Placed
@@ -126,6 +126,16 @@ class Project:
         """Those of `names` that a copy brings."""
         found = ((self.application.source(self.path(name)), self.path(name)) for name in names)
         return tuple(ManifestFile(source, path) for source, path in found if source is not None)
+
+
+def upwards(folder: str) -> Iterator[str]:
+    """An absolute folder and those above it, nearest first."""
+    while True:
+        yield folder
+        above = posixpath.dirname(folder)
+        if above == folder:
+            return
+        folder = above
 
 
 def distinct(files: Iterable[ManifestFile]) -> tuple[ManifestFile, ...]:

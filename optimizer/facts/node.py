@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.dockerfile.patterns import matches
 from optimizer.dockerfile.shell import read_script
-from optimizer.facts.manifests import Inputs, ManifestFile, NeedsSources, distinct
+from optimizer.facts.commands import is_path
+from optimizer.facts.manifests import Inputs, ManifestFile, NeedsSources, distinct, upwards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from optimizer.dockerfile.shell import Command
     from optimizer.facts.commands import Placed
     from optimizer.facts.context import BuildContext
     from optimizer.facts.manifests import Application, Project
@@ -52,7 +54,6 @@ _LIFECYCLE = (
 _LOCAL_SPEC = re.compile(
     r"^(file:|link:|portal:|\.{1,2}/|~/|/)|^patch:.*#(?!~?/?(\./)?\.yarn/patches/)|^(?!\w+:)\S+\.(tgz|tar\.gz|tar)$"
 )
-# Programs in lifecycle scripts that read no source file (husky looks for .git and goes on without it; lefthook does not).
 _PUPPETEER = (
     ".puppeteerrc.cjs",
     ".puppeteerrc.js",
@@ -62,6 +63,7 @@ _PUPPETEER = (
     "puppeteer.config.cjs",
 )
 _PRISMA = ("prisma", "prisma.config.ts", "prisma.config.js", "schema.prisma")
+# Programs in lifecycle scripts that read no source file (husky looks for .git and goes on without it; lefthook does not).
 _HARMLESS = frozenset({"husky", "echo", "true", "exit", "is-ci", "is-ci-cli", "simple-git-hooks", ":", "pinst", "only-allow"})
 # Options with a value as the next word that have no part in which files are read.
 _HARMLESS_VALUES = frozenset({"--network-timeout", "--network-concurrency", "--loglevel", "--fetch-timeout", "--maxsockets"})
@@ -75,6 +77,15 @@ def is_project_install(placed: Placed) -> bool:
     verb = next((arg for arg in args if not arg.startswith("-")), None)
     apart = any(arg.partition("=")[0] in ("-g", "--global", *_VALUED) for arg in args)
     return tool in _INSTALLS and verb in (*_INSTALLS[tool], "add") and not apart
+
+
+def installs_by_name(command: Command) -> bool:
+    """Whether a command installs packages of a registry for all projects: `npm install -g NAME`, `yarn global add NAME`."""
+    plain = [arg for arg in command.args if not arg.startswith("-")]
+    is_global = plain[:2] == ["global", "add"] or any(a in ("-g", "--global", "--location=global") for a in command.args)
+    named = [name for name in plain[1:] if name != "add"]
+    local = any(is_path(name.partition("@")[0] or name[1:]) for name in named)
+    return command.name in ("npm", "pnpm", "yarn") and is_global and bool(named) and not local
 
 
 def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSources | None:
@@ -103,9 +114,7 @@ def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSo
 
 def _workspace_above(project: Project) -> str | None:
     """A file of a folder above that makes the project part of something larger, or that sets its package manager up."""
-    container = project.container
-    while container != "/":
-        container = posixpath.dirname(container)
+    for container in list(upwards(project.container))[1:]:
         for name in ("pnpm-workspace.yaml", ".yarnrc", ".yarnrc.yml", "lerna.json", "package.json"):
             source = project.application.source(posixpath.join(container, name))
             package = parse_json(project.application.context.read(source)) if source is not None else None
@@ -141,6 +150,13 @@ def is_berry(context: BuildContext) -> bool:
         if name == "yarn.lock" and "__metadata:" in (context.read(path) or ""):
             return True
     return False
+
+
+def uses_pnp(context: BuildContext) -> bool:
+    """Whether a package.json of the context asks Yarn 1 for Plug'n'Play."""
+    folders = [posixpath.dirname(file) for file in context.walk() if posixpath.basename(file) == "package.json"]
+    settings = [(read_package(context, folder) or {}).get("installConfig") for folder in folders]
+    return any(isinstance(setting, dict) and setting.get("pnp") for setting in settings)
 
 
 def _inputs(

@@ -8,12 +8,14 @@ import tomllib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from optimizer.facts.manifests import Inputs, ManifestFile, NeedsSources
+from optimizer.facts.commands import is_path
+from optimizer.facts.manifests import Inputs, ManifestFile, NeedsSources, upwards
 from optimizer.rewrite import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from optimizer.dockerfile.shell import Command
     from optimizer.facts.commands import Placed
     from optimizer.facts.manifests import Application, Project
     from optimizer.rewrite import Evidence
@@ -40,16 +42,25 @@ _ELSEWHERE = ("--directory", "--project", "-C", "-P")
 _MAX_DEPTH = 12
 
 
+def program(command: Command) -> tuple[str, tuple[str, ...]]:
+    """The program of a command and its arguments; `python -m pip` is pip, and so for the other package managers."""
+    name, args = command.name or "", command.args
+    is_module = re.fullmatch(r"python[\d.]*", name) and args[:1] == ("-m",) and args[1:2] != ()
+    return (args[1], args[2:]) if is_module and args[1] in ("pip", "poetry", "pipenv", "uv") else (name, args)
+
+
+def installs_by_name(command: Command) -> bool:
+    """Whether a command is a `pip install` of packages that all come from an index."""
+    name, args = program(command)
+    plain = [arg for arg in args if not arg.startswith("-")]
+    files = any(re.match(r"-r|-c|-e|--requirement|--constraint|--editable|-f|--find-links", arg) for arg in args)
+    local = any(is_path(n) or ("/" in n and "://" not in n) for n in plain[1:])
+    return name in ("pip", "pip3") and plain[:1] == ["install"] and len(plain) > 1 and not files and not local
+
+
 def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSources | None:
     """What a pip, uv, Poetry or Pipenv install reads, or None for another command."""
-    name, args = placed.command.name or "", placed.command.args
-    if re.fullmatch(r"python[\d.]*", name) and args[:2] in (
-        ("-m", "pip"),
-        ("-m", "poetry"),
-        ("-m", "pipenv"),
-        ("-m", "uv"),
-    ):
-        name, args = args[1], args[2:]
+    name, args = program(placed.command)
     plain = [arg for arg in args if not arg.startswith("-")]
     verb = plain[0] if plain else ""
     if name in ("pip", "pip3", "uv") and (told := application.setting(placed, _TELLING)):
@@ -106,15 +117,10 @@ def _with_uv_settings(
     """The files of a `uv pip install`, and with them uv's own settings, which can constrain what is installed."""
     if not isinstance(found, Inputs):
         return found
-    more, folder = [], placed.cwd or "/"
-    while True:  # uv takes the settings of the nearest folder above that has some
-        for name in ("uv.toml", "pyproject.toml"):
-            path = posixpath.join(folder, name)
-            if (source := application.source(path)) is not None:
-                more.append(ManifestFile(source, path))
-        if folder == posixpath.dirname(folder):
-            return replace(found, files=(*found.files, *more))
-        folder = posixpath.dirname(folder)
+    # uv takes the settings of the nearest folder above that has some
+    paths = [posixpath.join(folder, name) for folder in upwards(placed.cwd or "/") for name in ("uv.toml", "pyproject.toml")]
+    more = [ManifestFile(source, path) for path in paths if (source := application.source(path)) is not None]
+    return replace(found, files=(*found.files, *more))
 
 
 def _option(arg: str) -> tuple[str, str, str]:
@@ -189,9 +195,13 @@ def _project_table(application: Application, placed: Placed, what: str) -> tuple
         table = {}
     if project is None or not table:
         return NeedsSources(f"`{what}` runs where no readable pyproject.toml of the build context is", is_missing=True)
-    if project.has(".venv"):
-        return NeedsSources(".venv of the build context would overwrite the one that the install makes")
-    return project, table
+    return _own_environment(project) or (project, table)
+
+
+def _own_environment(project: Project) -> NeedsSources | None:
+    if not project.has(".venv"):
+        return None
+    return NeedsSources(".venv of the build context would overwrite the one that the install makes")
 
 
 def _poetry(application: Application, placed: Placed, args: tuple[str, ...]) -> Inputs | NeedsSources:
@@ -252,8 +262,8 @@ def _pipenv(application: Application, placed: Placed) -> Inputs | NeedsSources:
     text = project.read("Pipfile") if project is not None else None
     if project is None or text is None:
         return NeedsSources("pipenv runs where no readable Pipfile of the build context is", is_missing=True)
-    if project.has(".venv"):
-        return NeedsSources("the .venv of the build context would write over the one that the install makes")
+    if refusal := _own_environment(project):
+        return refusal
     path = project.source("Pipfile")
     if re.search(r"\b(path|file|editable)\s*=", text):
         return NeedsSources("Pipfile has a dependency in a folder of the sources", (application.line(path, "=", "names it"),))

@@ -10,7 +10,8 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from optimizer.facts.commands import expand_braces, option_value
+from optimizer.facts.commands import PACKAGE_FILE, expand_braces, option_value
+from optimizer.facts.installs import installs_by_name
 
 if TYPE_CHECKING:
     from optimizer.dockerfile.shell import Command
@@ -25,7 +26,6 @@ _FILES = frozenset(
 )
 _DOWNLOADS = frozenset({"curl", "wget"})
 _SETTINGS = (("poetry", "config"), ("npm", "config"), ("pnpm", "config"), ("pip", "config"), ("go", "env"))
-_PACKAGE_FILE = re.compile(r"\.(deb|rpm|apk|gem|whl|tgz|tar\.\w+|zip)$")
 # Options of curl and wget whose value is a file.
 _FILE_OPTIONS = tuple(
     """-o -O -T -K -i -P --output --output-document --input-file --cacert --cert --key --config --upload-file --ca-certificate
@@ -76,12 +76,12 @@ def _file_arguments(command: Command) -> list[str] | None:
         return ["."]  # Yarn 2 and later write into the project
     if (name, plain[0] if plain else "") in _SETTINGS and any(re.match(r"--(local|location[= ]project|site)", a) for a in args):
         return ["."]
-    if name in _SILENT or (name, plain[0] if plain else "") in _SETTINGS or _installs_by_name(command):
+    if name in _SILENT or (name, plain[0] if plain else "") in _SETTINGS or installs_by_name(command):
         return []
     if name in _PACKAGES:
-        return [arg for arg in plain if "/" in arg or _PACKAGE_FILE.search(arg)]
+        return [arg for arg in plain if "/" in arg or PACKAGE_FILE.search(arg)]
     if name == "gem" and plain[:1] == ["install"]:
-        return [arg for arg in plain[1:] if "/" in arg or _PACKAGE_FILE.search(arg)]
+        return [arg for arg in plain[1:] if "/" in arg or PACKAGE_FILE.search(arg)]
     if name == "apt-key":
         return [arg for arg in plain[1:] if plain[0] == "add"]
     if name in _PEOPLE:
@@ -105,25 +105,3 @@ def _remote_name(arguments: list[str]) -> str:
     """The file that a download without a name for it makes; the whole folder where that cannot be told."""
     addresses = [argument for argument in arguments if "://" in argument]
     return (posixpath.basename(urlsplit(addresses[-1]).path) if addresses else "") or "."
-
-
-def _installs_by_name(command: Command) -> bool:
-    args = command.args
-    plain = [arg for arg in args if not arg.startswith("-")]
-    if command.name in ("pip", "pip3") or (command.name in ("python", "python3") and args[:2] == ("-m", "pip")):
-        names = plain[1:] if command.name.startswith("pip") else plain[2:]
-        files = any(re.match(r"-r|-c|-e|--requirement|--constraint|--editable|-f|--find-links", arg) for arg in args)
-        local = any(_is_path(n) or ("/" in n and "://" not in n) for n in names)
-        return "install" in plain[:2] and bool(names) and not files and not local
-    if command.name in ("npm", "pnpm", "yarn"):
-        named = [n for n in plain[1:] if n != "add"]
-        is_global = any(arg in ("-g", "--global", "--location=global") for arg in args) or plain[:2] == [
-            "global",
-            "add",
-        ]
-        return is_global and bool(named) and not any(_is_path(n.partition("@")[0] or n[1:]) for n in named)
-    return command.name == "go" and plain[:1] == ["install"] and all("@" in name for name in plain[1:])
-
-
-def _is_path(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or _PACKAGE_FILE.search(name) is not None

@@ -52,8 +52,13 @@ class State:
         if expanded is None:
             return None
         if expanded.startswith("/"):
-            return posixpath.normpath(expanded)
-        return None if self.workdir is None else posixpath.normpath(posixpath.join(self.workdir, expanded))
+            return absolute(expanded)
+        return None if self.workdir is None else absolute(self.workdir, expanded)
+
+
+def absolute(*parts: str) -> str:
+    """Container paths joined and made plain, as BuildKit does: with one slash in front, where POSIX would keep two."""
+    return "/" + posixpath.normpath(posixpath.join("/", *parts)).lstrip("/")
 
 
 def expand(text: str, variables: Mapping[str, str | None], escape: str = "\\") -> str | None:
