@@ -69,7 +69,8 @@ def fix_bytes(data: bytes, path: Path, chosen: Mapping[str, Any]) -> FileResult:
         raise SettingsError(f'{shown}: no stage is called "{settings.target}"')
     found = ContextFolder(Path(settings.context).absolute(), "said") if settings.context else context_folder(path, document)
     root = found.folder
-    context = BuildContext(root, _inside(path.absolute(), root), shown_as=_shown(root).removesuffix("."), guess=found.doubt)
+    shown_root = _shown(root).removesuffix(".")
+    context = BuildContext(root, _inside(path.absolute(), root), {}, shown_root, found.doubt, services=found.services)
     return FileResult(shown, outcome=optimize(document, context, settings), context=context)
 
 

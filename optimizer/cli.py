@@ -60,6 +60,7 @@ def fix(  # noqa: PLR0913 - one parameter an option, as typer wants it
     ignore: Annotated[list[str] | None, typer.Option("--ignore", help="Not these transforms.")] = None,
     target: Annotated[str | None, typer.Option("--target", help="The stage that is built (default: the last).")] = None,
     context: Annotated[str | None, typer.Option("--context", help="The build context (default: found).")] = None,
+    base: Annotated[str | None, typer.Option("--base", help="auto, keep, slim, alpine, distroless or scratch.")] = None,
     stdin_filename: Annotated[str, typer.Option("--stdin-filename", help="Where - would lie.")] = "Dockerfile",
     output_format: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the diff, and errors.")] = False,
@@ -77,6 +78,7 @@ def fix(  # noqa: PLR0913 - one parameter an option, as typer wants it
         "ignore": _names(ignore),
         "target": target,
         "context": context,
+        "base": base,
     }
     results = []
     is_stdin = paths == ["-"]
@@ -129,6 +131,22 @@ def explain(name: Annotated[str, typer.Argument(help="A transform, as `dockeropt
     meta = known[name]
     rules = f"\n\nSettles: {', '.join(meta.settles)}" if meta.settles else ""
     typer.echo(f"{name}\n\n{meta.page}{rules}")
+
+
+@app.command()
+def images(name: Annotated[str, typer.Argument(help="An image, with or without its tag: python:3.13.")]) -> None:
+    """Say what is known of a base image: its release, user, programs, variants and sizes."""
+    from difflib import get_close_matches
+
+    from optimizer.facts.images import names, split
+    from optimizer.report import images as report
+
+    text = report.render(name)
+    if text is None:
+        close = get_close_matches(split(name)[0], names(), n=1)
+        hint = f' Did you mean "{close[0]}"?' if close else f" Known: {', '.join(names())}"
+        raise _fail(f'the table has no image "{name}".{hint}')
+    typer.echo(text, nl=False)
 
 
 # -------------------------------------------------------------------- reading

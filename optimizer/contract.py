@@ -1,5 +1,8 @@
 """The run-time contract: what an image promises, and the check that a rewrite kept all of it but what it declared.
 
+It is checked twice: entry by entry over the whole file (`breaches`), and as the configuration that the image ends up with, what
+its base sets included (`broken_promises`): a rewrite that moves instructions to another stage has to come out the same.
+
 Entries are kept in order, so a rewrite that swaps two COPYs or two commands breaks the contract too; a command's entry
 carries the user and the folder that it runs in, so that moving it across a USER or a WORKDIR shows.
 """
@@ -46,6 +49,12 @@ _ASPECTS = {
 }
 
 
+# What an image has one of.
+_SINGLE = frozenset(
+    {Aspect.USER, Aspect.WORKDIR, Aspect.ENTRYPOINT, Aspect.CMD, Aspect.HEALTHCHECK, Aspect.STOPSIGNAL, Aspect.AUTHOR}
+)
+
+
 def contract(facts: Facts) -> RuntimeContract:
     """The contract of every stage of the document, one after the other."""
     found: dict[Aspect, list[Entry]] = {aspect: [] for aspect in Aspect}
@@ -79,6 +88,73 @@ def command_entry(command: Command) -> str:
     return str(command)
 
 
+def promises(facts: Facts) -> dict[Aspect, dict[str, str]]:
+    """The configuration that the target's image ends up with, by aspect; one entry a variable, label, port or volume."""
+    if facts.target is None:
+        return {}
+    base = facts.image(facts.target)
+    state = facts.end_state(facts.target)
+    found: dict[Aspect, dict[str, str]] = {aspect: {} for aspect in Aspect}
+    if base is not None:
+        found[Aspect.ENV] |= {name: value or "(by the base)" for name, value in base.env.items()}
+        found[Aspect.VOLUME] |= dict.fromkeys(base.volumes, "")
+        found[Aspect.USER] |= {"": base.user} if base.user else {}
+        found[Aspect.WORKDIR] |= {"": base.workdir} if base.workdir else {}
+        found[Aspect.ENTRYPOINT] |= {"": exec_entry(base.start)} if base.start else {}
+        found[Aspect.CMD] |= {"": exec_entry(base.command)} if base.command else {}
+    for stage in reversed(facts.shipped):
+        for instruction in stage.body:
+            _promise(facts, instruction, found)
+    if state.workdir:
+        found[Aspect.WORKDIR] = {"": state.workdir}
+    return found
+
+
+def _promise(facts: Facts, instruction: Instruction, found: dict[Aspect, dict[str, str]]) -> None:
+    """Enter what one instruction sets, over what stands before it."""
+    keyword, aspect = instruction.keyword, _ASPECTS[instruction.keyword]
+    state = facts.state(instruction)
+    if keyword in ("ENV", "LABEL"):
+        for pair in instruction.pairs:
+            found[aspect][pair.name] = state.expanded(pair.value or "") or f"{pair.value}"
+    elif keyword in ("EXPOSE", "VOLUME"):
+        found[aspect] |= {state.expanded(word.text) or word.text: "" for word in instruction.words}
+    elif keyword in ("CMD", "ENTRYPOINT", "HEALTHCHECK", "STOPSIGNAL", "USER", "MAINTAINER"):
+        words = instruction.exec_form
+        found[aspect] = {"": exec_entry(words) if words is not None else plain_entry(instruction)}
+        if keyword == "ENTRYPOINT" and not any(
+            i.keyword == "CMD" for s in facts.shipped for i in s.body if s is facts.document.stage_of(instruction)
+        ):
+            found[Aspect.CMD] = {}
+
+
+def broken_promises(before: Facts, after: Facts, rewrites: Iterable[Rewrite]) -> list[str]:
+    """What differs between the configurations of two images beyond what `rewrites` declare, in words."""
+    declared: dict[Aspect, set[str]] = {aspect: set() for aspect in Aspect}
+    implied: set[Aspect] = set()
+    for rewrite in rewrites:
+        implied |= rewrite.implies & rewrite.transform.meta.may_change
+        for change in rewrite.changes:
+            both = set(change.removed) & set(change.added)
+            declared[change.aspect] |= {text for text in (*change.removed, *change.added) if text not in both}
+    old, new = promises(before), promises(after)
+    found = []
+    for aspect, entries_before in old.items():
+        names = {text.partition("=")[0] for text in declared[aspect]}
+        is_single = aspect in implied or (aspect in _SINGLE and bool(declared[aspect]))
+        for name in {*entries_before, *new[aspect]}:
+            if entries_before.get(name) != new[aspect].get(name) and name not in names and not is_single:
+                was, now = entries_before.get(name, "not set"), new[aspect].get(name, "not set")
+                found.append(f"the image's {aspect.value} {name}".rstrip() + f" changed from {was} to {now}")
+    return found
+
+
+def plain_entry(instruction: Instruction) -> str:
+    """FROM, USER and the like as the contract writes them: flags and arguments with single blanks between."""
+    flags = "".join(f"--{f.name}={f.value} " for f in instruction.flags)
+    return f"{flags}{' '.join(instruction.value.split())}"
+
+
 def copy_entry(instruction: Instruction) -> str:
     """A COPY or ADD as the contract writes it."""
     flags = (f"--{f.name}={f.value}" if f.value is not None else f"--{f.name}" for f in instruction.flags)
@@ -95,6 +171,12 @@ def exec_entry(words: Iterable[str]) -> str:
     return f"exec {list(words)!r}"
 
 
+def entries(facts: Facts, instruction: Instruction) -> tuple[Aspect, tuple[str, ...]]:
+    """The aspect that an instruction belongs to, and its entries in the contract."""
+    stage = facts.document.stage_of(instruction)
+    return _ASPECTS[instruction.keyword], tuple(text for text, _ in _entries(facts, stage, instruction))
+
+
 def _entries(facts: Facts, stage: Stage, instruction: Instruction) -> list[Entry]:
     name = f"{stage.index}"
     keyword = instruction.keyword
@@ -107,8 +189,7 @@ def _entries(facts: Facts, stage: Stage, instruction: Instruction) -> list[Entry
         return [(exec_entry(instruction.exec_form), name)]
     if keyword in ("ENV", "LABEL", "ARG"):
         return [(f"{pair.name}={pair.value}", name) for pair in instruction.pairs]
-    flags = "".join(f"--{f.name}={f.value} " for f in instruction.flags)
-    return [(f"{flags}{' '.join(instruction.value.split())}", name)]
+    return [(plain_entry(instruction), name)]
 
 
 def _commands(facts: Facts, run: Instruction, name: str) -> list[Entry]:

@@ -7,9 +7,10 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optimizer.dockerfile.patterns import clean, has_wildcard
+from optimizer.facts import compose
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,14 +18,13 @@ if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
     from optimizer.dockerfile.document import Document
+    from optimizer.facts.compose import Service
 
 _NAMES = re.compile(r"^(?:dockerfile|containerfile)(?:[._-].+)?$|^.+\.dockerfile$", re.IGNORECASE)
 _NOT_DOCKERFILES = re.compile(
     r"\.(?:dockerignore|md|rst|txt|html?|py|js|ts|go|java|rb|rs|sh|json|ya?ml|toml|lock|orig|bak|swp|tar|gz|zip|png|svg)$",
     re.IGNORECASE,
 )
-_COMPOSE = re.compile(r"^(?:docker-)?compose(?:\.[\w.-]+)?\.ya?ml$", re.IGNORECASE)
-_MAX_COMPOSE = 1 << 20
 _LEVELS_UP = 4
 _MANIFESTS = ("package.json", "pyproject.toml", "requirements.txt", "go.mod", "go.work", "pnpm-workspace.yaml")
 
@@ -70,11 +70,15 @@ def _is_ignored(path: Path, specs: list[tuple[Path, GitIgnoreSpec]], *, is_folde
 
 @dataclass(frozen=True, slots=True)
 class ContextFolder:
-    """The folder that is sent to the builder for a Dockerfile, why one thinks so, and what speaks against it, if anything."""
+    """The folder that is sent to the builder for a Dockerfile, why one thinks so, and what speaks against it, if anything.
+
+    `services` are those of the compose files that build it.
+    """
 
     folder: Path
     reason: str
     doubt: str = ""
+    services: tuple[Service, ...] = ()
 
 
 def context_folder(dockerfile: Path, document: Document) -> ContextFolder:
@@ -82,15 +86,14 @@ def context_folder(dockerfile: Path, document: Document) -> ContextFolder:
     dockerfile = dockerfile.absolute()
     ladder = list(_ladder(dockerfile.parent))
     named = [
-        (found, compose.name)
-        for folder in ladder
-        for compose in _compose_files(folder)
-        for found in _from_compose(compose, dockerfile)
+        (*found, path.name) for folder in ladder for path in _compose_files(folder) for found in _from_compose(path, dockerfile)
     ]
     if named:
-        folder, name = named[0]
-        others = {other for other, _ in named} - {folder}
-        return ContextFolder(folder, f"{name} says so", f"a compose file builds it in {min(others)} too" if others else "")
+        folder, _, name = named[0]
+        others = {other for other, _, _ in named} - {folder}
+        services = tuple(service for _, service, _ in named)
+        doubt = f"a compose file builds it in {min(others)} too" if others else ""
+        return ContextFolder(folder, f"{name} says so", doubt, services)
     sources = _literal_sources(document)
     fitting = [folder for folder in ladder if all((folder / source).exists() for source in sources)]
     if not fitting:
@@ -130,39 +133,23 @@ def _literal_sources(document: Document) -> list[str]:
 
 def _compose_files(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if _COMPOSE.match(path.name))
+        return sorted(path for path in folder.iterdir() if compose.NAME.match(path.name))
     except OSError:
         return []  # a folder above that we may not list says nothing
 
 
-def _from_compose(compose: Path, dockerfile: Path) -> list[Path]:
-    """The contexts that `compose` builds `dockerfile` in."""
+def _from_compose(path: Path, dockerfile: Path) -> Iterator[tuple[Path, Service]]:
+    """The contexts that a compose file builds `dockerfile` in, and the services that do."""
     try:
-        data = compose.read_bytes()[: _MAX_COMPOSE + 1]
+        with path.open("rb") as file:
+            data = file.read(compose.MAX_BYTES + 1)
     except OSError:
-        return []
-    if len(data) > _MAX_COMPOSE or b"build" not in data:
-        return []
-    import yaml
-
-    try:
-        table = yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe loader either way
-    except yaml.YAMLError:
-        return []  # a compose file that cannot be read tells nothing
-    services = table.get("services") if isinstance(table, dict) else None
-    found = (_build_context(compose.parent, s, dockerfile) for s in (services.values() if isinstance(services, dict) else ()))
-    return [context for context in found if context is not None]
-
-
-def _build_context(folder: Path, service: Any, dockerfile: Path) -> Path | None:
-    build = service.get("build") if isinstance(service, dict) else None
-    if isinstance(build, str):
-        build = {"context": build}
-    if not isinstance(build, dict) or "://" in str(build.get("context", "")):
-        return None
-    context = Path(os.path.normpath(folder / str(build.get("context", "."))))
-    named = Path(os.path.normpath(context / str(build.get("dockerfile", "Dockerfile"))))
-    return context if named == dockerfile and context.is_dir() else None
+        return
+    for service in compose.services(data, str(path)):
+        context = Path(os.path.normpath(path.parent / service.context))
+        named = Path(os.path.normpath(context / service.dockerfile))
+        if named == dockerfile and context.is_dir():
+            yield context, service
 
 
 # -------------------------------------------------------------------- writing

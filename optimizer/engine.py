@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from optimizer.contract import breaches, contract
+from optimizer.contract import breaches, broken_promises, contract
 from optimizer.dockerfile.pragmas import Pragma, pragma
 from optimizer.dockerfile.scan import DockerfileError
 from optimizer.facts import Facts
@@ -74,7 +74,7 @@ class _Run:
         self, document: Document, context: BuildContext, settings: Settings, transforms: tuple[Transform, ...]
     ) -> None:
         self.before = document
-        self.facts = Facts(document, context, settings.target)
+        self.facts = Facts(document, context, settings.target, settings.base)
         self.settings = settings
         self.transforms = transforms
         self.applied: list[Rewrite] = []
@@ -176,8 +176,9 @@ class _Run:
         except DockerfileError as error:
             return [f"the result cannot be read: {error}"]
         context = facts.context.with_files({f.path: f.text for f in files.values()}) if files else facts.context
-        after = Facts(document, context, self.settings.target)
+        after = Facts(document, context, self.settings.target, self.settings.base)
         wrong = breaches(contract(facts), contract(after), batch) + _lost_comments(self.document, document)
+        wrong += broken_promises(facts, after, batch)
         if not wrong:
             self.facts = after
             self.files |= files

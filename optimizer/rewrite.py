@@ -115,7 +115,8 @@ class Rewrite:
     """A change to make, why, and what it rests on.
 
     `unknown` are the claims that could not be settled, `held` those that were checked and held, `changes` what differs in the
-    contract. Raises ValueError without evidence or without anything to do: such a rewrite is a bug.
+    contract, `implies` the aspects of the image that change with its base, without an instruction of their own. Raises
+    ValueError without evidence or without anything to do: such a rewrite is a bug.
     """
 
     transform: Transform
@@ -129,6 +130,7 @@ class Rewrite:
     unknown: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     files: tuple[CompanionFile, ...] = ()
+    implies: frozenset[Aspect] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.evidence:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = ".dockeropt.toml"
+# What `base` may be: found by what the application needs, left as it is, or a kind that the user asks for.
+BASES = ("auto", "keep", "slim", "alpine", "distroless", "scratch")
 
 
 class SettingsError(ValueError):
@@ -23,13 +25,15 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The choices for one run. `select` empty means every transform; `target` is the stage that is built (default: last)."""
+    """The choices for one run. `select` empty means every transform; `target` is the stage that is built (default: last);
+    `base` is one of BASES."""
 
     unsafe: bool = False
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     target: str | None = None
     context: str | None = None
+    base: str = "auto"
 
     def wants(self, name: str) -> bool:
         """Whether the transform called `name` is to run."""
@@ -47,6 +51,8 @@ def load(folder: Path, environ: Mapping[str, str], chosen: Mapping[str, Any]) ->
     values = _from_files(folder)
     values |= _from_environment(environ)
     values |= {key: value for key, value in chosen.items() if value not in (None, ())}
+    if values.get("base", BASES[0]) not in BASES:
+        raise SettingsError(f'base: expected one of {", ".join(BASES)}, found "{values["base"]}"')
     return Settings(**values)
 
 

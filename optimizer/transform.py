@@ -31,8 +31,11 @@ class Phase(IntEnum):
     CONTEXT = 0
     LAYOUT = 1
     COMMANDS = 2
-    LAYERS = 3
-    METADATA = 4
+    STAGES = 3
+    BASE = 4
+    LAYERS = 5
+    METADATA = 6
+    USER = 7
 
 
 @dataclass(frozen=True, slots=True)

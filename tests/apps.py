@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -21,6 +22,8 @@ from typing import Any
 from optimizer.batch import fix_file, write
 
 APPS = Path(__file__).parent.parent / "fixtures" / "apps"
+EXPERT = "expert.Dockerfile"
+VERSIONS = ("before", "safe", "unsafe", "expert")
 ENVIRONMENT = {**os.environ, "DOCKER_BUILDKIT": "1"}
 _STEP = re.compile(r"^#(\d+) \[(?!internal)[^\]]*\] (?!FROM)(.*)$", re.MULTILINE)
 _CACHED = re.compile(r"^#(\d+) CACHED", re.MULTILINE)
@@ -65,17 +68,23 @@ def missing_base(app: str) -> str | None:
     return next((base for base in bases if docker("image", "inspect", base).returncode), None)
 
 
-def build_and_ask(app: str, *, is_rewritten: bool, unsafe: bool = True) -> Row:
-    """Build, run and ask `app`, as it is or after `fix -w`, and rebuild it after an edit to its source."""
+def build_and_ask(app: str, version: str) -> Row:
+    """Build, run and ask `app`, and rebuild it after an edit to its source.
+
+    `version` is one of VERSIONS: as it is, after `fix -w`, after `fix -w --unsafe`, or by the Dockerfile of an expert, which
+    the tool never sees.
+    """
     spec = tomllib.loads((APPS / app / "app.toml").read_text())
     with tempfile.TemporaryDirectory(prefix=f"dockeropt-{app}-") as work:
         folder = Path(work) / app
-        shutil.copytree(APPS / app, folder, ignore=shutil.ignore_patterns("app.toml"))
-        if is_rewritten:
-            result = fix_file(folder / "Dockerfile", {"unsafe": unsafe})
+        shutil.copytree(APPS / app, folder, ignore=shutil.ignore_patterns("app.toml", EXPERT))
+        if version in ("safe", "unsafe"):
+            result = fix_file(folder / "Dockerfile", {"unsafe": version == "unsafe"})
             assert not result.is_failed, result
             write(result)
-        tag = f"dockeropt-test-{app}-{'after' if is_rewritten else 'before'}"
+        elif version == "expert":
+            shutil.copy(APPS / app / EXPERT, folder / "Dockerfile")
+        tag = f"dockeropt-test-{app}-{version}"
         try:
             return _measure(app, folder, tag, spec)
         finally:
@@ -122,9 +131,24 @@ def _ask(address: str, expected: str) -> str | None:
     return last[:200]
 
 
+def ratio(rows: dict[tuple[str, str], Row], version: str, other: str) -> float:
+    """Geometric mean over the applications of the size of one version by that of another."""
+    names_ = {name for name, _ in rows}
+    return math.prod(rows[name, version].megabytes / rows[name, other].megabytes for name in names_) ** (1 / len(names_))
+
+
+def _table(wanted: list[str]) -> None:
+    rows: dict[tuple[str, str], Row] = {}
+    for name in wanted:
+        for version in VERSIONS:
+            rows[name, version] = build_and_ask(name, version)
+            print(f"{name:20} {version:7} {rows[name, version]}", flush=True)
+    for version in ("safe", "unsafe"):
+        for other in ("before", "expert"):
+            print(f"size {version} / {other}: {ratio(rows, version, other):.3f} (geometric mean)")
+
+
 if __name__ == "__main__":
     if reason := why_no_daemon():
         sys.exit(reason)
-    for name in names():
-        for rewritten in (False, True):
-            print(f"{name:20} {'after' if rewritten else 'before':7} {build_and_ask(name, is_rewritten=rewritten)}", flush=True)
+    _table(sys.argv[1:] or names())

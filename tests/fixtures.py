@@ -3,7 +3,7 @@
 `fixtures/<transform>/<case>/` is a build context with a Dockerfile. `expected.Dockerfile` is the result (absent: the case
 must not change), `expected.dockerignore` a companion file, `report.md` the review of a changing case. `case.toml`: `unsafe`,
 `all` (run every transform, not this one alone), `refused` (words that a refusal must hold), `held_back` (words of an unknown
-claim), `target`.
+claim), `target`, `base`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from optimizer.batch import FileResult
+from optimizer.discovery import context_folder
 from optimizer.dockerfile.document import Document
 from optimizer.engine import Outcome, optimize
 from optimizer.facts.context import BuildContext
@@ -66,7 +67,8 @@ class Case:
     def settings(self) -> Settings:
         options = self.options
         select = () if options.get("all") or self.transform == "pipeline" else (self.transform,)
-        return Settings(unsafe=options.get("unsafe", False), select=select, target=options.get("target"))
+        base = options.get("base", "auto")
+        return Settings(unsafe=options.get("unsafe", False), select=select, target=options.get("target"), base=base)
 
     def lay_out(self, folder: Path) -> Path:
         """Copy the build context, without the case's own files, to `folder`."""
@@ -76,7 +78,8 @@ class Case:
     def run(self, folder: Path, data: bytes | None = None) -> Outcome:
         """Optimize `data` (default: the case's Dockerfile) in the context laid out at `folder`."""
         document = Document.parse(self.before if data is None else data)
-        return optimize(document, BuildContext(folder, "Dockerfile"), self.settings)
+        services = context_folder(folder / "Dockerfile", document).services
+        return optimize(document, BuildContext(folder, "Dockerfile", services=services), self.settings)
 
 
 def cases() -> list[Case]:

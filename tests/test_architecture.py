@@ -37,8 +37,22 @@ ALLOWED = {
         "optimizer.settings",
         "optimizer.transform",
     },
-    "optimizer/discovery.py": {"optimizer.dockerfile"},
-    "optimizer/report": {"optimizer.batch", "optimizer.engine", "optimizer.report", "optimizer.rewrite"},
+    "optimizer/discovery.py": {"optimizer.dockerfile", "optimizer.facts.compose"},
+    "optimizer/report": {
+        "optimizer.batch",
+        "optimizer.engine",
+        "optimizer.facts.images",
+        "optimizer.report",
+        "optimizer.rewrite",
+    },
+    "optimizer/split": {
+        "optimizer.contract",
+        "optimizer.dockerfile",
+        "optimizer.facts",
+        "optimizer.layers",
+        "optimizer.rewrite",
+        "optimizer.split",
+    },
     "transforms": {
         "optimizer.cleanup",
         "optimizer.contract",
@@ -47,6 +61,7 @@ ALLOWED = {
         "optimizer.layers",
         "optimizer.reorder",
         "optimizer.rewrite",
+        "optimizer.split",
         "optimizer.transform",
     },
 }

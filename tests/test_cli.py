@@ -17,7 +17,7 @@ from optimizer.cli import app
 ROOT = Path(__file__).parent.parent
 NAIVE = "FROM debian:12\nMAINTAINER Jane\nADD src /src\n"
 BETTER = 'FROM debian:12\nLABEL maintainer="Jane"\nCOPY src /src\n'
-NOTHING_TO_DO = "FROM debian:12\nRUN true\n"
+NOTHING_TO_DO = "FROM debian:12-slim\nRUN true\n"
 
 
 @pytest.fixture

@@ -43,8 +43,8 @@ def _by_model(app: str) -> tuple[Rerun, Rerun]:
 def test_an_application_answers_before_and_after(app: str) -> None:
     if base := apps.missing_base(app):
         pytest.skip(f"the image {base} is not here")
-    before = apps.build_and_ask(app, is_rewritten=False)
-    after = apps.build_and_ask(app, is_rewritten=True)
+    before = apps.build_and_ask(app, "before")
+    after = apps.build_and_ask(app, "unsafe")
     assert before.built, before.note
     assert before.answers, before.note
     assert after.built, after.note

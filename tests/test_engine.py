@@ -193,7 +193,9 @@ def test_plug_ins_are_found_by_their_entry_point(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("importlib.metadata.entry_points", lambda *, group: [point] if group == point.group else [])
     all_transforms.cache_clear()
     try:
-        assert all_transforms()[-1].meta.name == "plugged-in"
+        names = [t.meta.name for t in all_transforms()]
+        phase = [t.meta.name for t in all_transforms() if t.meta.phase == PluggedIn().meta.phase]
+        assert phase[-1] == "plugged-in", names
         twice = [point, point]
         monkeypatch.setattr("importlib.metadata.entry_points", lambda *, group: twice if group else [])
         all_transforms.cache_clear()

@@ -4,6 +4,9 @@ ORDER = (
     "write_dockerignore",
     "copy_manifests_first",
     "use_npm_ci",
+    "omit_dev_dependencies",
+    "split_stages",
+    "use_slim_base",
     "join_apt_update",
     "merge_run",
     "skip_apt_recommends",
@@ -18,4 +21,5 @@ ORDER = (
     "add_to_copy",
     "use_exec_form",
     "replace_maintainer",
+    "run_as_nonroot",
 )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from optimizer.facts.compose import Service
+
 MAX_BYTES = 8 << 20
 MAX_FILES = 50_000
 MAX_READ_FILES, MAX_READ_BYTES = 2_000, 8 << 20
@@ -33,7 +35,7 @@ class BuildContext:
     `root` None means that nothing is known of it: no path exists, and `is_known` says so. `files` lies over the folder: the
     companion files that rewrites have created so far (and, in tests, a context without a folder). `dockerfile` is the
     Dockerfile's path below the context, or None where it lies outside. `guess` says what speaks for another folder as the
-    context; empty where nothing does.
+    context; empty where nothing does. `services` are those of compose files that build the Dockerfile.
     """
 
     root: Path | None
@@ -41,6 +43,7 @@ class BuildContext:
     files: Mapping[str, str] = field(default_factory=dict)
     shown_as: str = ""
     guess: str = ""
+    services: tuple[Service, ...] = ()
     _cache: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
     _mentions: dict[re.Pattern[str], tuple[str, int] | bool] = field(default_factory=dict, compare=False, repr=False)
 
@@ -50,11 +53,16 @@ class BuildContext:
 
     def with_files(self, files: Mapping[str, str]) -> BuildContext:
         """This context with `files` (path below the context: text) created in it."""
-        return BuildContext(self.root, self.dockerfile, {**self.files, **files}, self.shown_as, self.guess)
+        return BuildContext(self.root, self.dockerfile, {**self.files, **files}, self.shown_as, self.guess, self.services)
 
     def shown(self, path: str) -> str:
         """`path` as the user would type it."""
         return posixpath.join(self.shown_as, path) if self.shown_as else path
+
+    def shown_path(self, path: str) -> str:
+        """An absolute path as the user would type it, where it lies in the context; else as it is."""
+        inside = self.root is not None and path.startswith(f"{self.root}/")
+        return self.shown(path.removeprefix(f"{self.root}/")) if inside else path
 
     # ---------------------------------------------------------------- .dockerignore
 
@@ -177,6 +185,15 @@ class BuildContext:
         if self.root is None or clean(path) in self.files:
             return None
         return bool((self.root / clean(path)).lstat().st_mode & stat.S_IXUSR)
+
+    def is_private(self, path: str) -> bool:
+        """Whether a file can be read by its owner alone."""
+        if self.root is None or clean(path) in self.files:
+            return False
+        try:
+            return not (self.root / clean(path)).lstat().st_mode & stat.S_IROTH
+        except OSError:
+            return False  # it is gone: nothing is copied
 
     def is_git_ignored(self, paths: list[str]) -> bool:
         """Whether the `.gitignore` at the context's root leaves all of `paths` out: none of them is ever committed."""

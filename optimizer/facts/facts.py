@@ -12,7 +12,7 @@ from optimizer.facts import commands as known
 from optimizer.facts.cache import CacheModel
 from optimizer.facts.copies import Copy, copies
 from optimizer.facts.images import Image, image, is_windows
-from optimizer.facts.state import State, absolute, base_reference, states
+from optimizer.facts.state import State, absolute, after, base_reference, states
 from optimizer.rewrite import Check, Evidence, Location
 
 if TYPE_CHECKING:
@@ -22,24 +22,31 @@ if TYPE_CHECKING:
     from optimizer.dockerfile.edit import Edit, Span
     from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.shell import Command
+    from optimizer.facts.application import AppFacts
     from optimizer.facts.context import BuildContext
 
 _SHEBANG = re.compile(r"#!\s*/(?:usr/)?bin/(?:env\s+)?(?:ba|da)?sh\b")
 
 
 class Facts:
-    """The facts about `document`, built in `context`; `target` names the stage that is built (None: the last)."""
+    """The facts about `document`, built in `context`.
 
-    def __init__(self, document: Document, context: BuildContext, target: str | None = None) -> None:
+    `target` names the stage that is built (None: the last), `base_choice` the kind of base image that the user asks for
+    ("auto", "keep", "slim", "alpine", "distroless", "scratch").
+    """
+
+    def __init__(self, document: Document, context: BuildContext, target: str | None = None, base_choice: str = "auto") -> None:
         self.document = document
         self.context = context
         self._target = target
+        self.base_choice = base_choice
+        self._applications: dict[int, AppFacts] = {}
         self._copies: dict[int, tuple[Copy, ...]] = {}
         self._scripts: dict[int, tuple[Script, Joined | None] | None] = {}
 
     def after(self, edits: Iterable[Edit]) -> Facts:
         """The facts about the document after `edits`."""
-        return Facts(self.document.edited(edits), self.context, self._target)
+        return Facts(self.document.edited(edits), self.context, self._target, self.base_choice)
 
     # ---------------------------------------------------------------- stages
 
@@ -99,6 +106,19 @@ class Facts:
     def _states(self) -> dict[int, State]:
         return states(self.document)
 
+    def end_state(self, stage: Stage) -> State:
+        """What is in force at the end of `stage`: what its image runs with."""
+        last = stage.instructions[-1]
+        return after(self.state(last), last)
+
+    def application(self, stage: Stage) -> AppFacts:
+        """What the application that `stage` ships really does."""
+        if stage.index not in self._applications:
+            from optimizer.facts.application import AppFacts
+
+            self._applications[stage.index] = AppFacts(self, stage)
+        return self._applications[stage.index]
+
     def state(self, instruction: Instruction) -> State:
         """What is in force just before `instruction`."""
         return self._states[instruction.index]
@@ -109,10 +129,20 @@ class Facts:
             self._copies[stage.index] = copies(self, stage)
         return self._copies[stage.index]
 
-    def copies_before(self, instruction: Instruction) -> tuple[Copy, ...]:
-        """Those of the instruction's stage and of the stages that it builds on, above the instruction, in file order."""
+    def copies_before(self, instruction: Instruction, *, including: bool = False) -> tuple[Copy, ...]:
+        """Those of the instruction's stage and of the stages that it builds on, above the instruction (or it itself, too), in
+        file order."""
         stages = reversed(tuple(self.document.stage_of(instruction).ancestry))
-        return tuple(c for stage in stages for c in self.copies(stage) if c.instruction.index < instruction.index)
+        end = instruction.index + including
+        return tuple(c for stage in stages for c in self.copies(stage) if c.instruction.index < end)
+
+    def files_of(self, copy: Copy) -> Iterator[str]:
+        """The files of the build context that a copy brings."""
+        for placement in copy.placements or ():
+            if placement.is_folder:
+                yield from self.context.walk(placement.source)
+            else:
+                yield placement.source
 
     @cached_property
     def cache(self) -> CacheModel:

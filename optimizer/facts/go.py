@@ -39,7 +39,7 @@ def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSo
     is_download = command.args[:2] == ("mod", "download")
     if not is_download and command.args[0] not in _BUILDS:
         return None
-    project = _module(application, placed)
+    project = module(application, placed)
     if project is None:
         return None
     files = _manifests(application, project)
@@ -67,11 +67,21 @@ def _is_download(placed: Placed) -> bool:
     return placed.command.name == "go" and placed.command.args[:2] == ("mod", "download")
 
 
-def _module(application: Application, placed: Placed) -> Project | None:
+def module(application: Application, placed: Placed) -> Project | None:
     """The module whose go.mod is in force: the nearest one, from the folder of the command upwards."""
     folders = upwards(placed.cwd) if placed.cwd else ()
     found = (application.project(Placed(placed.command, folder), "go.mod") for folder in folders)
     return next((project for project in found if project is not None), None)
+
+
+def modules(project: Project) -> tuple[str, ...]:
+    """The modules that go.mod requires, indirect ones too."""
+    return tuple(dict.fromkeys(match[1] for match in _REQUIREMENT.finditer(project.read("go.mod") or "")))
+
+
+def sources(application: Application, project: Project, placed: Placed) -> tuple[str, ...]:
+    """The Go files, as paths below the context, of the packages of the module that a build compiles."""
+    return tuple(_reach(application, project, placed)[1])
 
 
 def _manifests(application: Application, project: Project) -> tuple[ManifestFile, ...] | NeedsSources:
@@ -114,27 +124,42 @@ def _uses_all(application: Application, project: Project, placed: Placed) -> Che
 
 def _imports(application: Application, project: Project, placed: Placed) -> set[str]:
     """The packages that the packages named on a build's command line import, through the module's own packages."""
-    module = re.search(r"^module\s+(\S+)", project.read("go.mod") or "", re.MULTILINE)
-    name = module[1] if module else ""
+    return _reach(application, project, placed)[0]
+
+
+def _reach(application: Application, project: Project, placed: Placed) -> tuple[set[str], list[str]]:
+    """What a build imports, through the module's own packages, and the files of those."""
+    match = re.search(r"^module\s+(\S+)", project.read("go.mod") or "", re.MULTILINE)
+    name = match[1] if match else ""
     here = posixpath.relpath(placed.cwd or project.container, project.container)
-    targets = [arg for arg in placed.command.args[1:] if arg == "." or arg.startswith("./")] or ["."]
-    waiting = {clean(posixpath.join(here, target.removesuffix("/..."))) for target in targets}
+    args = placed.command.args[1:]
+    targets = [arg for arg in args if arg == "." or arg.startswith("./")]
+    targets += [posixpath.dirname(arg) or "." for arg in args if arg.endswith(".go") and not arg.startswith("./")]
+    waiting = {clean(posixpath.join(here, _package(target))) for target in targets or ["."]}
     everything = any(target.endswith("/...") for target in targets)
     seen: set[str] = set()
     found: set[str] = set()
+    files: list[str] = []
     while waiting:
         folder = waiting.pop()
         seen.add(folder)
         base = clean(posixpath.join(project.folder, folder))
         for path in application.context.walk(base):
-            if not everything and posixpath.dirname(path) != base:
+            if not _BUILT.search(path) or (not everything and posixpath.dirname(path) != base):
                 continue
-            for package in _imports_of(application.context.read(path) or "") if _BUILT.search(path) else ():
+            files.append(path)
+            for package in _imports_of(application.context.read(path) or ""):
                 found.add(package)
                 own = package[len(name) :].strip("/")
                 if package.startswith(f"{name}/") and own not in seen:
                     waiting.add(own)
-    return found
+    return found, files
+
+
+def _package(target: str) -> str:
+    """The folder of a target of `go build`: `./cmd/x`, `./...` or a file."""
+    bare = target.removesuffix("/...")
+    return posixpath.dirname(bare) or "." if bare.endswith(".go") else bare
 
 
 def _imports_of(text: str) -> list[str]:

@@ -6,32 +6,74 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _LIBRARY = re.compile(r"^(?:(?:index\.)?docker\.io/)?(?:library/)?(?P<name>[a-z0-9][a-z0-9._-]*)$")
-_RELEASES = ("buster", "bullseye", "bookworm", "trixie", "forky", "sid")
+_DISTROLESS = re.compile(r"^(?P<name>gcr\.io/distroless/[a-z0-9-]+?)(?:-(?P<release>debian\d+))?$")
+_RELEASES = (
+    "buster",
+    "bullseye",
+    "bookworm",
+    "trixie",
+    "forky",
+    "sid",
+    "focal",
+    "jammy",
+    "noble",
+    "resolute",
+    "xenial",
+    "bionic",
+)
 _ANY = 1 << 30
 _VERSION = re.compile(r"\d+(?:\.\d+)*")
+_TABLES = ("packages", "distributions")
+# Words of tags that name a variant.
+_KINDS = ("slim", "alpine", "curl", "scm", "jre", "jdk", "fpm", "apache", "cli", "zts")
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A base image of Docker's official library. None means unknown.
+    """A base image that the table knows. None means unknown.
 
-    `entrypoint`: "" for none, "passes" for a script that ends in `exec "$@"`, "other". `packages` are the Debian packages
-    known to be in it, `has_libraries` tells whether the common shared libraries are.
+    `kind` is its variant ("full" for the unsuffixed tag). `entrypoint`: "" for none, "passes" for a script that ends in `exec
+    "$@"`, "other"; `start` and `command` are the words of ENTRYPOINT and CMD. `packages` are the Debian packages known to be
+    in it, `has_libraries` tells whether the common shared libraries are. `user` is the default user ("" for root), `users`
+    the unprivileged ones with their ids, `env` the variables that it sets ("" for a value that the table does not have),
+    `libc` "glibc", "musl" or "none", `manager` the package manager ("apt", "apk", "" for none). `megabytes` is the
+    uncompressed size.
     """
 
     name: str
     tag: str
+    kind: str
     distribution: str
     release: str | None
     workdir: str | None
     entrypoint: str
+    start: tuple[str, ...]
+    command: tuple[str, ...]
     programs: frozenset[str]
     has_certificates: bool | None
     packages: frozenset[str]
     has_libraries: bool
+    user: str
+    users: Mapping[str, int]
+    env: Mapping[str, str]
+    volumes: tuple[str, ...]
+    has_shell: bool
+    libc: str
+    manager: str
+    megabytes: float | None
+    date: str
+
+    @property
+    def version(self) -> str | None:
+        """The version that the tag names, or None."""
+        match = _VERSION.match(self.tag)
+        return match[0] if match else None
 
 
 @cache
@@ -44,30 +86,125 @@ def table() -> dict[str, dict[str, Any]]:
 
 @cache
 def image(reference: str) -> Image | None:
-    """The facts about `reference` (`python:3.13-slim`, `docker.io/library/node`), or None for an image of somebody else."""
+    """The facts about `reference` (`python:3.13-slim`, `docker.io/library/node`), or None for an image that is not known."""
     name, tag = split(reference)
-    match = _LIBRARY.match(name)
-    entry = table().get(match["name"]) if match else None
-    if match is None or entry is None or match["name"] == "packages":
+    found = _entry(name)
+    if found is None:
         return None
-    words = frozenset(tag.split("-"))
-    distribution = "alpine" if any(word.startswith("alpine") for word in words) else entry["distribution"]
+    key, entry = found
+    words = tag.split("-")
+    is_alpine = any(word.startswith("alpine") for word in words)
+    distribution = "alpine" if is_alpine else entry["distribution"]
+    kind = "alpine" if is_alpine and key != "alpine" else next((word for word in _KINDS if word in words), "full")
     certificates = entry.get("certificates")
-    kind = next((word for word in ("slim", "alpine", "curl", "scm", "jre") if word in words), "full")
-    kind = "alpine" if distribution == "alpine" and name != "alpine" else kind
-    buildpack = kind if match["name"] == "buildpack-deps" else entry.get("buildpack", "") if kind == "full" else ""
+    buildpack = kind if key == "buildpack-deps" else entry.get("buildpack", "") if kind == "full" else ""
+    family = table().get("distributions", {}).get(distribution, {})
     return Image(
-        match["name"],
+        key,
         tag,
+        kind,
         distribution,
-        _release(tag, entry) if distribution == "debian" else None,
+        _release(tag, entry) if distribution in ("debian", "ubuntu") else None,
         entry.get("workdir"),
         entry.get("entrypoint", ""),
+        tuple(entry.get("start", ())),
+        tuple(entry.get("command", ())),
         frozenset(entry.get("programs", ())),
         None if certificates is None else kind in certificates,
-        _packages(buildpack),
+        _packages(buildpack) | frozenset(entry.get("variants", {}).get(kind, {}).get("packages", ())),
         buildpack == "full",
+        "65532" if key.startswith("gcr.io/distroless/") and "nonroot" in words else str(entry.get("user", "")),
+        entry.get("users", {}),
+        entry.get("env", {}),
+        tuple(entry.get("volumes", ())),
+        entry.get("shell", family.get("shell", True)),
+        family.get("libc", "glibc"),
+        family.get("packages", ""),
+        entry.get("size", {}).get(kind),
+        str(entry.get("date", "")),
     )
+
+
+def _entry(name: str) -> tuple[str, dict[str, Any]] | None:
+    """The key of the table that `name` stands for, and its entry."""
+    library = _LIBRARY.match(name)
+    distroless = _DISTROLESS.match(name)
+    key = library["name"] if library else distroless["name"] if distroless else name
+    entry = table().get(key)
+    return None if entry is None or key in _TABLES else (key, entry)
+
+
+def variant(reference: str, kind: str) -> tuple[str, str]:
+    """The reference of the `kind` variant ("slim", "alpine", "jre") of an image, same version and release, and ""; or "" and
+    why there is none that is known."""
+    name, tag = split(reference)
+    found = _entry(name)
+    if found is None:
+        return "", f"{name} is not an image of the table"
+    pattern = found[1].get("variants", {}).get(kind)
+    short = found[0]
+    if pattern is None:
+        return "", f"there is no {kind} variant of {short}"
+    if "@" in reference:
+        return "", "a digest pins the image: its variant has another one"
+    words = tag.split("-")
+    version, rest = words[0], [word for word in words[1:] if word not in ("jdk", "full")]
+    release = next((word for word in rest if word in _RELEASES), None)
+    if [word for word in rest if word != release]:
+        return "", f"the tag {tag} is one of several kinds, and has no {kind} variant that is known"
+    if version in ("latest", "full") or (version in _RELEASES and short != "debian"):
+        tagged = pattern.get("bare") if release is None and version == "latest" and short != "debian" else None
+    elif release is not None:
+        tagged = (
+            pattern["released"].format(version=version, release=release) if release in pattern.get("releases", ()) else None
+        )
+    else:
+        is_old = _VERSION.fullmatch(version) and _number(version) < _parts(pattern.get("lowest", "0"))
+        never = is_old or version in pattern.get("missing", ())
+        tagged = None if never else pattern["plain"].format(version=version)
+    if tagged is None:
+        return "", f"there is no {kind} variant of {short}:{tag} that is known"
+    return f"{name}:{tagged}", ""
+
+
+def names() -> tuple[str, ...]:
+    """The images that the table knows."""
+    return tuple(name for name in table() if name not in _TABLES)
+
+
+def source(name: str) -> str:
+    """Where the facts about an image come from."""
+    return str(table()[name].get("source", ""))
+
+
+def variants(name: str) -> tuple[str, ...]:
+    """The kinds of variants that an image has."""
+    return tuple(table()[name].get("variants", ()))
+
+
+def slim_packages(name: str) -> frozenset[str]:
+    """What the slim variant of an image has beside the packages of its slim distribution."""
+    return frozenset(table()[name].get("variants", {}).get("slim", {}).get("packages", ()))
+
+
+def glibc(found: Image) -> str | None:
+    """The version of glibc in an image; None for another C library, or where it is not known."""
+    versions = table().get("distributions", {}).get(found.distribution, {}).get("glibc", {})
+    version = versions.get(found.release) if found.libc == "glibc" else None
+    return None if version is None else str(version)
+
+
+def lifetime(found: Image) -> str | None:
+    """When the version of an image reaches its end of life, as "YYYY-MM"; None where that is not announced or not known."""
+    version = found.version or found.release
+    ends = [[str(v), str(end)] for v, end in table()[found.name].get("lifetime", [])]
+    return next((end for v, end in ends if version is not None and (version == v or version.startswith(f"{v}."))), None)
+
+
+def architectures(name: str, kind: str) -> tuple[str, ...] | None:
+    """What a variant of an image is published for, such as "amd64"; None where that is not known."""
+    known = table().get(name, {}).get("architectures", {}).get(kind)
+    return None if known is None else tuple(known)
 
 
 def _packages(buildpack: str) -> frozenset[str]:
@@ -98,14 +235,19 @@ def _release(tag: str, entry: dict[str, Any]) -> str | None:
     words = tag.split("-")
     if named := next((word for word in words if word in _RELEASES), None):
         return named
-    releases: list[list[str]] = entry.get("releases", [])
     version = _VERSION.match(words[0])
+    is_complete = version is not None and version[0].count(".") == 2
+    releases: list[list[str]] = entry.get("pinned" if is_complete and "pinned" in entry else "releases", [])
     if version is None:
         return releases[0][1] if releases and words[0] in ("latest", "stable", "slim", "current", "mainline") else None
-    return next((release for lowest, release in releases if _number(version[0]) >= tuple(map(int, lowest.split(".")))), None)
+    return next((release for lowest, release in releases if _number(version[0]) >= _parts(lowest)), None)
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
 
 
 def _number(version: str) -> tuple[int, ...]:
     """A version as a tuple; one without a minor number ("3") counts as its newest."""
-    parts = tuple(int(part) for part in version.split("."))
+    parts = _parts(version)
     return parts if len(parts) > 1 else (*parts, _ANY)

@@ -56,19 +56,21 @@ class NeedsSources:
 
 
 class Application:
-    """The application as the image has it just before `run`: container paths led back to the build context."""
+    """The application as the image has it just before `run`, or with `including` just behind it: container paths led back to
+    the build context."""
 
-    def __init__(self, facts: Facts, run: Instruction) -> None:
+    def __init__(self, facts: Facts, run: Instruction, *, including: bool = False) -> None:
         self.facts = facts
+        self.run = run
         self.context = facts.context
-        self.variables = facts.state(run).variables
-        self._copies = facts.copies_before(run)
+        self.variables = (facts.end_state(facts.document.stage_of(run)) if including else facts.state(run)).variables
+        self.copies = facts.copies_before(run, including=including)
 
     def source(self, container_path: str | None) -> str | None:
         """The path below the context of the file or folder at `container_path`, if it came from there and exists."""
         if container_path is None:
             return None
-        for copy in reversed(self._copies):
+        for copy in reversed(self.copies):
             found = copy.locate(container_path)
             if found is not None and self.context.kind(found) is not None:
                 return found

@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from optimizer.facts.manifests import Application, Project
     from optimizer.rewrite import Evidence
 
-_FILE_OPTIONS = {
+FILE_OPTIONS = {
     "-r": "requirements",
     "--requirement": "requirements",
     "-c": "constraints",
     "--constraint": "constraints",
 }
-_SOURCE_OPTIONS = ("-e", "--editable", "-f", "--find-links")
+SOURCE_OPTIONS = ("-e", "--editable", "-f", "--find-links")
 # Options of pip that take the next word as their value.
-_VALUED = frozenset(
+VALUED = frozenset(
     """-i --index-url --extra-index-url --src --python --platform --python-version --implementation
     --abi --trusted-host --timeout --retries --proxy --log --cache-dir --progress-bar --upgrade-strategy -C
     --config-settings --global-option --no-binary --only-binary --report --use-feature --index-strategy -p""".split()
 )
-_LOCAL = re.compile(
+LOCAL = re.compile(
     r"^(\.{0,2}/|~/|\.{1,2}$|\.\[|file:)|@\s*(file:|\.{0,2}/)|^(?!\S+://)[^\s@=<>!~;\[]*/|^(?!\S+://)\S+\.(whl|tgz|zip|tar\.\w+)(?=\s|;|$)"
 )
 # Environment variables by which pip and uv are told of more files.
@@ -89,22 +89,22 @@ def _pip(application: Application, placed: Placed, args: tuple[str, ...]) -> Inp
     waiting = list(args)
     while waiting:
         arg = waiting.pop(0)
-        option, equals, value = _option(arg)
-        if option in _FILE_OPTIONS:
+        option, equals, value = read_option(arg)
+        if option in FILE_OPTIONS:
             value = value if equals else (waiting.pop(0) if waiting else "")
             found = _requirements(application, placed.path(value), value, files)
             if isinstance(found, NeedsSources):
                 return found
             here += found
-        elif option.startswith(_SOURCE_OPTIONS) and not option.startswith("--ex"):
+        elif option.startswith(SOURCE_OPTIONS) and not option.startswith("--ex"):
             return NeedsSources(f"pip reads {arg} {waiting[0] if waiting else ''}".rstrip() + " from the sources")
         elif option in ("--cert", "--client-cert"):
             return NeedsSources("pip reads a certificate from the sources")
         elif option in ("-t", "--target", "--prefix", "--root"):
             return NeedsSources(f"pip installs into a folder of its own ({arg}), which the sources could overwrite")
-        elif option in _VALUED:
+        elif option in VALUED:
             waiting = waiting if equals else waiting[1:]
-        elif not arg.startswith("-") and _LOCAL.search(arg):
+        elif not arg.startswith("-") and LOCAL.search(arg):
             return NeedsSources(f"`pip install {arg}` builds the sources: before them it would install an empty package")
     if not files:
         return None
@@ -123,7 +123,7 @@ def _with_uv_settings(
     return replace(found, files=(*found.files, *more))
 
 
-def _option(arg: str) -> tuple[str, str, str]:
+def read_option(arg: str) -> tuple[str, str, str]:
     """An argument as option, "=" if a value is attached, and that value: `-rfile`, `--requirement=file`, `-r`."""
     if arg.startswith("--"):
         return arg.partition("=")
@@ -146,22 +146,22 @@ def _requirements(
         return []
     files[path] = ManifestFile(path, container_path)
     found: list[Evidence] = []
-    for number, line in _lines(text):
-        option, rest = _split_option(line)
+    for number, line in logical_lines(text):
+        option, rest = split_option(line)
         seen = application.facts.seen_in(path, "names something else", line=number, excerpt=line[:120])
-        if option in _FILE_OPTIONS and "://" not in rest:
+        if option in FILE_OPTIONS and "://" not in rest:
             target = posixpath.normpath(posixpath.join(posixpath.dirname(container_path), rest))
             nested = _requirements(application, target, rest, files, depth + 1)
             if isinstance(nested, NeedsSources):
                 return NeedsSources(nested.reason, (seen, *nested.evidence))
             found += nested
-        elif (option in _SOURCE_OPTIONS and "://" not in rest) or (not option.startswith("-") and _LOCAL.search(line)):
+        elif (option in SOURCE_OPTIONS and "://" not in rest) or (not option.startswith("-") and LOCAL.search(line)):
             return NeedsSources(f"{path} installs from the sources: {line}", (seen,))
     names = application.facts.seen_in(path, "names packages, and no path of the sources")
     return [names, *found]
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
+def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """The logical lines of a requirements file without comments, with the numbers that they start at."""
     pending, start = "", 0
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
@@ -178,7 +178,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         yield start, pending.strip()
 
 
-def _split_option(line: str) -> tuple[str, str]:
+def split_option(line: str) -> tuple[str, str]:
     match = re.match(r"(--?[a-z][a-z-]*)(?:\s*=\s*|\s+|(?=[^a-z=\s-]))(.*)", line)
     return (match[1], match[2].strip()) if match else (line, "")
 

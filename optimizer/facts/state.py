@@ -46,6 +46,10 @@ class State:
     def variables(self) -> dict[str, str | None]:
         return {**self.args, **self.env}
 
+    def expanded(self, text: str) -> str | None:
+        """`text` with its variables; None where one is unknown."""
+        return expand(text, self.variables)
+
     def path(self, text: str) -> str | None:
         """An absolute container path for `text`; None where it hangs on something unknown."""
         expanded = expand(text, self.variables)
@@ -117,7 +121,7 @@ def states(document: Document) -> dict[int, State]:
         state = replace(state, args={})
         for instruction in stage.instructions:
             found[instruction.index] = state
-            state = _after(state, instruction, preamble)
+            state = after(state, instruction, preamble)
         ends[stage.index] = state
     return found
 
@@ -126,7 +130,8 @@ def _first(base: Image | None) -> State:
     return State({}, {}, None, base.workdir if base else None, DEFAULT_SHELL)
 
 
-def _after(state: State, instruction: Instruction, preamble: Mapping[str, str | None]) -> State:
+def after(state: State, instruction: Instruction, preamble: Mapping[str, str | None] | None = None) -> State:
+    """What is in force behind `instruction`, given what is before it; `preamble` holds the ARGs above the first FROM."""
     keyword = instruction.keyword
     if keyword == "ENV":
         new = {pair.name: expand(pair.value or "", state.variables) for pair in instruction.pairs}
@@ -134,7 +139,7 @@ def _after(state: State, instruction: Instruction, preamble: Mapping[str, str | 
     if keyword == "ARG":
         args = dict(state.args)
         for pair in instruction.pairs:
-            default = preamble.get(pair.name) if pair.value is None else expand(pair.value, {**args, **state.env})
+            default = (preamble or {}).get(pair.name) if pair.value is None else expand(pair.value, {**args, **state.env})
             args[pair.name] = default
         return replace(state, args=args)
     if keyword == "WORKDIR":

@@ -104,7 +104,8 @@ def _evidence(word: str, found: tuple[Evidence, ...]) -> Iterator[str]:
 
 def _held_back(rewrite: Rewrite) -> str:
     name = rewrite.name.ljust(_NAME_WIDTH)
-    return f"held back  {name} {rewrite.summary}. Unknown: {'; '.join(rewrite.unknown)}. --unsafe applies it"
+    how = "--unsafe applies it" if rewrite.safety is Safety.UNSAFE else "Too uncertain to write without proof"
+    return f"held back  {name} {rewrite.summary}. Unknown: {'; '.join(rewrite.unknown)}. {how}"
 
 
 def _refusal(refusal: Refusal, *, verbose: bool) -> Iterator[str]:

@@ -1,0 +1,102 @@
+"""Compose files: the services that build a Dockerfile, and what they ask of its image."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass
+from typing import Any
+
+NAME = re.compile(r"^(?:docker-)?compose(?:\.[\w.-]+)?\.ya?ml$", re.IGNORECASE)
+MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that is built from a Dockerfile.
+
+    `file` and `name` say where it stands. `context` and `dockerfile` are paths as the compose file's folder sees them.
+    `checks`, `command` and `entrypoint` are the words of its health check and of what it starts, None where it does not say;
+    `mounts` the container paths of its volumes, `ports` the container ports, `platforms` what it is built for, `target` the
+    stage.
+    """
+
+    file: str
+    name: str
+    context: str
+    dockerfile: str
+    target: str | None
+    check: str | tuple[str, ...] | None
+    command: str | tuple[str, ...] | None
+    entrypoint: str | tuple[str, ...] | None
+    mounts: tuple[str, ...]
+    platforms: tuple[str, ...]
+    user: str | None
+    is_read_only: bool
+    arguments: tuple[str, ...]
+
+
+def services(data: bytes, file: str) -> tuple[Service, ...]:
+    """The services of a compose file that are built; none of one that cannot be read or is too large."""
+    if len(data) > MAX_BYTES or b"build" not in data:
+        return ()
+    import yaml
+
+    try:
+        table = yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe loader either way
+    except yaml.YAMLError:
+        return ()  # a compose file that cannot be read tells nothing
+    found = table.get("services") if isinstance(table, dict) else None
+    entries = found.items() if isinstance(found, dict) else ()
+    return tuple(s for name, entry in entries if (s := _service(file, str(name), entry)) is not None)
+
+
+def _service(file: str, name: str, entry: Any) -> Service | None:
+    build = entry.get("build") if isinstance(entry, dict) else None
+    build = {"context": build} if isinstance(build, str) else build
+    if not isinstance(build, dict) or "://" in str(build.get("context", "")):
+        return None
+    check = entry.get("healthcheck")
+    arguments = build.get("args")
+    platforms = build.get("platforms") or ([entry["platform"]] if isinstance(entry.get("platform"), str) else [])
+    return Service(
+        file,
+        name,
+        str(build.get("context", ".")),
+        str(build.get("dockerfile", "Dockerfile")),
+        str(build["target"]) if build.get("target") else None,
+        _words(check.get("test")) if isinstance(check, dict) else None,
+        _words(entry.get("command")),
+        _words(entry.get("entrypoint")),
+        tuple(m for volume in _list(entry.get("volumes")) if (m := _mount(volume)) is not None),
+        tuple(str(p) for p in _list(platforms)),
+        str(entry["user"]) if entry.get("user") is not None else None,
+        entry.get("read_only") is True,
+        tuple(str(a).partition("=")[0] for a in (arguments if isinstance(arguments, list | dict) else ())),
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _words(value: Any) -> str | tuple[str, ...] | None:
+    if isinstance(value, list):
+        return tuple(str(word) for word in value)
+    return value if isinstance(value, str) and value else None
+
+
+def _mount(volume: Any) -> str | None:
+    """The container path of a volume in its short or long form."""
+    if isinstance(volume, dict):
+        return str(volume["target"]) if volume.get("target") else None
+    parts = re.sub(r"\$\{[^}]*\}", "X", str(volume)).split(":")
+    return next((part for part in parts[1:] if part.startswith("/")), None) or (parts[0] if len(parts) == 1 else None)
+
+
+def builds(service: Service, folder: str, context: str, dockerfile: str) -> bool:
+    """Whether `service`, of a compose file in `folder`, builds `dockerfile` in `context`; all below one root."""
+    where = posixpath.normpath(posixpath.join(folder, service.context))
+    return where == posixpath.normpath(context or ".") and posixpath.normpath(posixpath.join(where, service.dockerfile)) == (
+        posixpath.normpath(posixpath.join(context, dockerfile))
+    )

@@ -1,0 +1,170 @@
+"""Which npm packages an install brings: those that compile or download a binary, and those that only development needs."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import TYPE_CHECKING, Any
+
+from optimizer.dockerfile.shell import read_script
+from optimizer.facts.manifests import Project
+from optimizer.facts.node import is_project_install, parse_json
+from optimizer.facts.packages import node_addon, node_package_of_program
+from optimizer.facts.started import How
+from optimizer.rewrite import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.dockerfile.instruction import Instruction
+    from optimizer.facts.application import AppFacts
+    from optimizer.facts.facts import Facts
+    from optimizer.facts.manifests import Application
+
+LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
+# Install scripts that only print, or that do without what they look for.
+_HARMLESS = frozenset(
+    {"core-js", "core-js-pure", "es5-ext", "protobufjs", "@scarf/scarf", "styled-components", "fsevents", "msw", "vue-demi"}
+)
+_LIFECYCLE = ("preinstall", "install", "postinstall", "prepare")
+# Programs that are looked up in node_modules, and nowhere else.
+_LOCAL_TOOLS = frozenset({"vite", "next", "ts-node", "tsx", "nodemon", "nest", "react-scripts", "nuxt", "astro", "remix"})
+_LOADS = re.compile(r"(?:from\s*|require\(\s*|import\(\s*|import\s+)['\"]((?:@[\w.-]+/)?[\w.-]+)[^'\"\n]*['\"]")
+
+
+def install_addons(facts: Facts, application: Application, run: Instruction) -> Iterator[tuple[Check, str]]:
+    """For every package that an npm install of `run` brings and that has an install script: whether it works without a
+    compiler, and the package's name. Without a lock file that tells, one check that cannot be decided."""
+    for placed in facts.placed(run) or ():
+        if not is_project_install(placed) or "--ignore-scripts" in placed.command.args:
+            continue
+        project = application.project(placed, "package.json")
+        if project is None:
+            seen = facts.seen_command(run, placed.command, "installs")
+            yield Check("the packages that are installed are known", holds=None, evidence=(seen,)), ""
+            continue
+        yield from _addons(facts, application, project)
+
+
+def _addons(facts: Facts, application: Application, project: Project) -> Iterator[tuple[Check, str]]:
+    lock = locked(project)
+    manifest = project.source("package.json")
+    if lock is None:
+        names = sorted(dependencies(project, everything=True))
+        known = [n for n in names if node_addon(n) is not None and not (node_addon(n) or {}).get("prebuilt")]
+        seen = application.line(manifest, f'"{known[0]}"' if known else "dependencies", "names the packages")
+        claim = "no package compiles when it is installed (no package-lock.json says so)"
+        yield Check(claim, holds=False if known else None, evidence=(seen,)), (known[0] if known else "")
+        return
+    path, packages = lock
+    found = False
+    for where, entry in packages.items():
+        name = where.rpartition("node_modules/")[2]
+        if not isinstance(entry, dict) or not where:
+            continue
+        resolved = str(entry.get("resolved", ""))
+        if resolved.startswith(("git+", "git:")):
+            seen = application.line(path, f'"{where}"', "comes from a repository")
+            yield (
+                Check(f"{name} can be fetched: it comes from a repository, which takes git", holds=None, evidence=(seen,)),
+                name,
+            )
+        if not entry.get("hasInstallScript") or entry.get("optional") or name in _HARMLESS:
+            continue
+        found = True
+        addon = node_addon(name)
+        seen = application.line(path, f'"{where}"', "runs a script when it is installed")
+        if addon is None:
+            yield Check(f"{name} installs without a compiler (it has an install script)", holds=None, evidence=(seen,)), name
+        elif addon.get("prebuilt"):
+            yield Check(f"{name} brings its binary along", holds=True, evidence=(seen,)), name
+        else:
+            yield Check(f"no package is compiled: {name} is", holds=False, evidence=(seen,)), name
+    if not found:
+        seen = facts.seen_in(path, "lists the packages, and no install script")
+        yield Check("no package has an install script", holds=True, evidence=(seen,)), ""
+
+
+def locked(project: Project) -> tuple[str, dict[str, Any]] | None:
+    """The path of a project's npm lock file and its packages by folder; None without one that tells (version 2 or later)."""
+    for name in LOCKS:
+        table = parse_json(project.read(name))
+        packages = table.get("packages") if table is not None else None
+        if isinstance(packages, dict):
+            return project.source(name), packages
+    return None
+
+
+def dependencies(project: Project, *, everything: bool = False) -> frozenset[str]:
+    """The packages that package.json names for run time, or with `everything` for development too."""
+    package = parse_json(project.read("package.json")) or {}
+    tables = ("dependencies", "optionalDependencies", *(("devDependencies",) if everything else ()))
+    return frozenset(name for table in tables if isinstance(package.get(table), dict) for name in package[table])
+
+
+def development(project: Project) -> frozenset[str]:
+    """The packages that package.json names for development only."""
+    package = parse_json(project.read("package.json")) or {}
+    table = package.get("devDependencies")
+    return frozenset(table) - dependencies(project) if isinstance(table, dict) else frozenset()
+
+
+def shipped_packages(application: Application, folder: str | None) -> frozenset[str]:
+    """The packages of node_modules at run time, as far as a lock file or package.json tells."""
+    source = application.source(posixpath.join(folder, "package.json")) if folder is not None else None
+    if folder is None or source is None:
+        return frozenset()
+    project = Project(application, posixpath.dirname(source), folder)
+    lock = locked(project)
+    names = {where.rpartition("node_modules/")[2] for where in lock[1] if where} if lock is not None else set[str]()
+    return frozenset(names | dependencies(project))
+
+
+def development_use(app: AppFacts, project: Project) -> Check | None:
+    """A program that the image starts, or a package that its sources load, which only development has; None without one."""
+    dev, present = development(project), dependencies(project)
+    manifest = project.source("package.json")
+    for started in app.started:
+        if started.how is not How.PROGRAM or started.what is None:
+            continue
+        package = tool_package(started.what)
+        if package in dev:
+            seen = app.application.line(manifest, f'"{package}"', "is a development dependency")
+            claim = f"`{started.what}` runs in the image, and comes with a development dependency"
+            return Check(claim, holds=False, evidence=(started.seen, seen))
+        if started.what in _LOCAL_TOOLS and package not in present:
+            claim = f"`{started.what}` runs in the image, and no dependency for run time brings it"
+            return Check(claim, holds=False, evidence=(started.seen,))
+    for path, _ in app.sources:
+        for name, line in _loaded(app.facts.context.read(path) or ""):
+            if name in dev:
+                seen = app.facts.seen_in(path, f"loads {name}", line=line)
+                claim = f"{name} is loaded at run time, and is a development dependency"
+                return Check(claim, holds=False, evidence=(seen,))
+    return None
+
+
+def _loaded(text: str) -> Iterator[tuple[str, int]]:
+    """The packages that a source loads when it runs, each with its line; not those that it takes types from."""
+    for match in _LOADS.finditer(text):
+        line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
+        if not re.match(r"\s*((import|export)\s+type\b|//|\*)", line):
+            yield match[1], text.count("\n", 0, match.start()) + 1
+
+
+def development_in_scripts(app: AppFacts, project: Project) -> Check | None:
+    """A script that npm runs at every install and that takes a development dependency; None where there is none."""
+    scripts = (parse_json(project.read("package.json")) or {}).get("scripts")
+    dev = development(project)
+    for name in _LIFECYCLE:
+        text = scripts.get(name) if isinstance(scripts, dict) else None
+        script = read_script(text) if isinstance(text, str) else None
+        if text is not None and (script is None or any(tool_package(c.name or "") in dev for c in script.commands)):
+            seen = app.application.line(project.source("package.json"), f'"{name}"', "runs at every install")
+            return Check(f'"{name}" runs at every install, and takes a development dependency', holds=False, evidence=(seen,))
+    return None
+
+
+def tool_package(program: str) -> str:
+    """The npm package whose program this would be."""
+    return node_package_of_program(program)

@@ -1,0 +1,193 @@
+"""What is known of packages by name: Debian's programs and libraries, Python's wheels, npm's addons, Go's modules.
+
+The tables are `debian.toml`, `pypi.toml`, `npm.toml` and `gomodules.toml`; each says at its top how it was made, and when.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_LOADED_BY_SONAME = re.compile(r"\.so(\.\d+)*$")
+
+
+@cache
+def table(name: str) -> dict[str, Any]:
+    """The table `name`.toml."""
+    import tomllib
+
+    return tomllib.loads(files("optimizer.facts").joinpath(f"{name}.toml").read_text("utf-8"))
+
+
+# -------------------------------------------------------------------- Debian
+
+
+@cache
+def base_programs() -> frozenset[str]:
+    """The programs of every Debian image, the slim ones too, and the builtins of its shells."""
+    debian = table("debian")
+    builtin = debian["programs"].get("builtin", {})
+    return frozenset((*debian["base"], *builtin.get("list", ()), *builtin.get("bash", ())))
+
+
+def package_of(program: str, release: str | None) -> str | None:
+    """The Debian package that has `program`, or None."""
+    programs = table("debian")["programs"]
+    found = programs.get(f"{program}@{release}", programs.get(program))
+    return found if isinstance(found, str) else None
+
+
+@cache
+def lost_in_slim(release: str | None) -> frozenset[str]:
+    """The packages that the full images built on buildpack-deps have and their slim variants lack."""
+    full = table("debian")["full"]
+    return frozenset(full[release] if release in full else (package for packages in full.values() for package in packages))
+
+
+def runtime_libraries(package: str, release: str | None) -> tuple[str, ...] | None:
+    """The shared libraries that a `-dev` package stands for; None where that is not known."""
+    libraries = table("debian")["libraries"]
+    found = libraries.get(release, {}).get(package, libraries["bookworm"].get(package))
+    return None if found is None else tuple(found)
+
+
+def is_build_only(package: str) -> bool:
+    """Whether a Debian package serves to compile only: a compiler, a build tool, headers."""
+    return package.endswith("-dev") or package in table("debian")["build-only"]
+
+
+# -------------------------------------------------------------------- Python
+
+
+@dataclass(frozen=True, slots=True)
+class PythonPackage:
+    """A package of the Python index.
+
+    `kind`: "pure", "compiled" (it has wheels) or "source" (it has none, and compiles). `wheels` is the lowest version from
+    which there are wheels for both glibc architectures, by minor version of Python; `musl` the same for musl. `requires` are
+    the packages that it needs, `build` the Debian packages that compiling it takes, `libraries` and `programs` what it loads
+    and starts at run time without bringing it, `writes` where it writes.
+    """
+
+    name: str
+    kind: str
+    wheels: Mapping[str, str]
+    musl: Mapping[str, str]
+    requires: tuple[str, ...]
+    build: tuple[str, ...]
+    libraries: tuple[str, ...]
+    programs: tuple[str, ...]
+    writes: tuple[str, ...]
+
+    def has_wheel(self, version: str | None, python: str | None, *, musl: bool = False) -> bool | None:
+        """Whether `version` (None: the newest) installs without a compiler on that minor version of Python; None: not known."""
+        if self.kind == "pure" or self.name in table("pypi")["optional"]:
+            return True
+        if self.kind == "source":
+            return False
+        wheels = self.musl if musl else self.wheels
+        if not wheels:
+            return False
+        known = python if python is not None else max(wheels, key=parts)
+        lowest = wheels.get(known)
+        if lowest is None:
+            return None if parts(known) > max(parts(p) for p in wheels) else False
+        return version is None or parts(version) >= parts(lowest)
+
+
+def normalized(name: str) -> str:
+    """A package name as the Python index compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@cache
+def python_package(name: str) -> PythonPackage | None:
+    """What is known of a Python package, by its normalized name."""
+    pypi = table("pypi")
+    extra = (tuple(pypi["libraries"].get(name, ())), tuple(pypi["programs"].get(name, ())), tuple(pypi["writes"].get(name, ())))
+    if name in pypi["pure"]:
+        return PythonPackage(name, "pure", {}, {}, tuple(pypi["pure"][name].split()), (), *extra)
+    if name in pypi["compiled"]:
+        entry = pypi["compiled"][name]
+        wheels = {key: value for key, value in entry.items() if re.fullmatch(r"3\.\d+", key)}
+        requires = tuple(entry.get("requires", "").split())
+        return PythonPackage(name, "compiled", wheels, entry.get("musl", {}), requires, (), *extra)
+    if name in pypi["source"]:
+        entry = pypi["source"][name]
+        libraries = (*entry.get("libraries", ()), *extra[0])
+        requires = tuple(entry.get("requires", "").split())
+        return PythonPackage(name, "source", {}, {}, requires, tuple(entry.get("build", ())), libraries, *extra[1:])
+    return None
+
+
+def python_package_of_program(program: str) -> str | None:
+    """The Python package that has a console script of that name."""
+    found = table("pypi")["scripts"].get(program)
+    return found if isinstance(found, str) else None
+
+
+def closure(names: Iterable[str]) -> frozenset[str]:
+    """Packages with all that they need, as far as the table knows them."""
+    waiting, found = list(names), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            package = python_package(name)
+            waiting += package.requires if package is not None else ()
+    return frozenset(found)
+
+
+def parts(version: str) -> tuple[int, ...]:
+    """The release numbers of a version, to compare by."""
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:4])
+
+
+# -------------------------------------------------------------------- npm and Go
+
+
+def node_addon(name: str) -> Mapping[str, Any] | None:
+    """What is known of an npm package that compiles or downloads a binary when it is installed, or None."""
+    found = table("npm")["native"].get(name)
+    return found if isinstance(found, dict) else None
+
+
+def is_builder(package: str) -> bool:
+    """Whether an npm package only builds, checks or tests: nothing starts it at run time."""
+    name = package if package.startswith("@") and package.count("@") == 1 else package.rpartition("@")[0] or package
+    return name in table("npm")["builders"] or name.startswith("@types/")
+
+
+def node_programs(name: str) -> tuple[str, ...]:
+    """The programs that an npm package starts at run time."""
+    return tuple(table("npm")["programs"].get(name, ()))
+
+
+def node_package_of_program(program: str) -> str:
+    """The npm package that brings a program into node_modules/.bin."""
+    return str(table("npm")["scripts"].get(program, program))
+
+
+def needs_cgo(module: str) -> bool | None:
+    """Whether a Go module does its job only with cgo; None where that is not known."""
+    modules = table("gomodules")
+    cgo, pure = _longest(module, modules["cgo"]), _longest(module, modules["pure"])
+    return None if cgo == pure else cgo > pure
+
+
+def go_programs(module: str) -> tuple[str, ...]:
+    """The programs that a Go module starts at run time."""
+    return tuple(table("gomodules").get("starts", {}).get(module, ()))
+
+
+def _longest(module: str, known: Iterable[str]) -> int:
+    """Length of the longest entry that stands for `module`, itself or above it; 0 without one."""
+    bare = re.sub(r"/v\d+$", "", module)
+    entries = (entry.rstrip("/") for entry in known)
+    return max((len(e) for e in entries if e in (module, bare) or module.startswith(f"{e}/")), default=0)

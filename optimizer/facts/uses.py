@@ -1,0 +1,88 @@
+"""What the application's source does when it runs: the words in which the readers of the languages answer."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ANYTHING = "*"
+
+
+class Act(Enum):
+    """What a line of the source does."""
+
+    STARTS = "starts a program"
+    SHELL = "runs a shell"
+    READS = "reads a file"
+    WRITES = "writes a file"
+    LISTENS = "listens on a port"
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One line that acts on what is outside of the program.
+
+    `what` is the program, the container path or the port. A path that ends in `*` is known only up to there; None: nothing of
+    it is known before the program runs.
+    """
+
+    act: Act
+    what: str | None
+    path: str
+    line: int
+    excerpt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read of one source file.
+
+    `imports` are the modules that it loads, as it names them; `unknown` are the lines of what cannot be told, with the claim:
+    a module whose name is computed, a file that cannot be parsed.
+    """
+
+    uses: tuple[Use, ...] = ()
+    imports: tuple[str, ...] = ()
+    unknown: tuple[Use, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where a source file runs: its path below the context, its container path, the working directory, the environment,
+    and the words that it is started with, its own name first."""
+
+    path: str
+    container: str
+    workdir: str | None
+    env: Mapping[str, str | None] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+
+    def absolute(self, text: str | None) -> str | None:
+        """The container path of `text` as the program would take it; None where the working directory is needed and unknown."""
+        if text is None or text.startswith("/"):
+            return text
+        if text.startswith("~"):
+            return text
+        return None if self.workdir is None else join(self.workdir, text)
+
+
+def join(*parts: str) -> str:
+    """Paths joined as a program would; what follows a `*` is not known."""
+    path = parts[0]
+    for part in parts[1:]:
+        if path.endswith(ANYTHING):
+            break
+        path = part if part.startswith("/") else f"{path.rstrip('/')}/{part}"
+    is_open = path.endswith(ANYTHING)
+    plain = posixpath.normpath(path.removesuffix(ANYTHING) or "/")
+    return (plain.rstrip("/") + "/" + ANYTHING if path.endswith("/" + ANYTHING) else plain + ANYTHING) if is_open else plain
+
+
+def folder(path: str) -> str:
+    """The folder that a path lies in; of a path that is only begun, the folder that is certain."""
+    return posixpath.dirname(path.removesuffix(ANYTHING)) or "/"

@@ -1,0 +1,1 @@
+"""How one stage falls into a builder and a runtime stage: a frame, and one strategy module for each ecosystem."""

@@ -1,0 +1,235 @@
+"""The frame of a split: which instructions stay with the builder, which go to the runtime stage, and the edits that do it.
+
+A strategy gives every instruction of the old stage a fate and says what is copied over; everything that the old stage promised
+is replayed here, in one place.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from optimizer.contract import entries
+from optimizer.dockerfile.edit import Edit, Span
+from optimizer.rewrite import Aspect, Change
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from optimizer.dockerfile.document import Document, Stage
+    from optimizer.dockerfile.instruction import Instruction
+    from optimizer.facts import Facts
+    from optimizer.rewrite import Check, Evidence
+
+# What an image promises whoever runs it, and no RUN reads.
+PROMISES = frozenset({"CMD", "ENTRYPOINT", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "STOPSIGNAL", "VOLUME"})
+
+
+_STEP = re.compile(r"(\s|#.*\n)*(COPY|ADD|RUN|USER|CMD|ENTRYPOINT|HEALTHCHECK|VOLUME)\b", re.IGNORECASE)
+_SETTING = re.compile(r"(\s|#.*\n)*(WORKDIR|ENV|ARG)\b", re.IGNORECASE)
+
+
+class Fate(Enum):
+    """Where an instruction of the old stage goes."""
+
+    BUILD = "builder"
+    RUN = "runtime"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An instruction of the runtime stage, or of a stage in between, that is new: its text, and where the contract sees it."""
+
+    text: str
+    aspect: Aspect
+    entries: tuple[str, ...]
+
+
+@dataclass
+class Plan:
+    """A split that a strategy proposes.
+
+    `runtime` is the base of the new stage. `fates` has one entry for every instruction of the old stage but FROM. `first` are
+    new lines behind the working directory, `before` such that come in front of a moved instruction (by its index), `between`
+    the text lines of a further stage in front of the runtime stage with their contract entries. `edits` and `changes` concern
+    what stays in the builder. `decided` is the question of the decision tree that settled the base, `implies` the aspects of
+    the image that change with it.
+    """
+
+    runtime: str
+    fates: Mapping[int, Fate]
+    summary: str
+    decided: str
+    why: str
+    first: list[Line] = field(default_factory=list)
+    before: dict[int, list[Line]] = field(default_factory=dict)
+    between: list[Line] = field(default_factory=list)
+    edits: list[Edit] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    evidence: list[Evidence] = field(default_factory=list)
+    caveats: tuple[str, ...] = ()
+    implies: frozenset[Aspect] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why a stage is not split, with the lines; `is_silent`: nobody would expect it to be."""
+
+    reason: str
+    evidence: tuple[Evidence, ...] = ()
+    is_silent: bool = False
+
+
+def obstacle(document: Document, facts: Facts, stage: Stage) -> Obstacle | None:
+    """What stands against splitting `stage` whatever its language, if anything."""
+    here = facts.seen(stage.base, "is the stage")
+    if stage.parent is not None or stage is not document.stages[-1]:
+        return Obstacle("the stage is one of several already", is_silent=True)
+    if any(stage in other.ancestry for other in document.stages if other is not stage):
+        return Obstacle("another stage builds on it", (here,))
+    copied = next((i for i in stage.body if i.flag("from") is not None or any("from" in m.options for m in i.mounts)), None)
+    if copied is not None:
+        return Obstacle("it takes files from another stage or image", is_silent=True)
+    if "$" in stage.image or "@" in stage.image:
+        return Obstacle("a build argument or a digest decides which image it starts from", (here,))
+    if trigger := next((i for i in stage.body if i.keyword == "ONBUILD"), None):
+        return Obstacle("it is a base for other images: it has triggers", (facts.seen(trigger, "is one"),))
+    for service in facts.context.services:
+        if any(
+            mount == "/" or (facts.end_state(stage).workdir or "-").startswith(mount.rstrip("/")) for mount in service.mounts
+        ):
+            return Obstacle(
+                f"service {service.name} of {facts.context.shown_path(service.file)} mounts the sources over the image: it is "
+                "built to develop in, with the tools of the full image",
+                (here,),
+            )
+    return None
+
+
+def edits(document: Document, facts: Facts, stage: Stage, plan: Plan) -> tuple[tuple[Edit, ...], tuple[Change, ...]]:
+    """The edits that carry out `plan`, and what they change in the contract."""
+    newline = document.source.newline
+    builder = _free_name(document, "build")
+    changes = [*plan.changes]
+    named = f" AS {builder}" if stage.base.value.find(" as ") < 0 else f" as {builder}"
+    image = stage.base.words[0]
+    end = stage.base.words[-1].span.end
+    found = [*plan.edits, Edit(Span(image.span.end, end), named)]
+    old, flags = stage.base.value, "".join(f"--{f.name}={f.value} " for f in stage.base.flags)
+    name = f" AS {stage.name}" if stage.name else ""
+    changes.append(
+        Change(
+            Aspect.BASE,
+            removed=(f"{flags}{' '.join(old.split())}",),
+            added=(f"{flags}{stage.image}{named}", f"{_platform(stage)}{plan.runtime}{name}"),
+        )
+    )
+    lines = [line.text for line in plan.between]
+    changes += (Change(line.aspect, added=line.entries) for line in plan.between)
+    lines += ["", f"FROM {_platform(stage)}{plan.runtime}{name}"]
+    state = facts.end_state(stage)
+    placed_workdir = False
+    body: list[str] = []
+    for instruction in stage.body:
+        fate = plan.fates[instruction.index]
+        for line in plan.before.get(instruction.index, ()):
+            body.append(line.text)
+            changes.append(Change(line.aspect, added=line.entries))
+        if fate is Fate.BUILD:
+            continue
+        own = entries(facts, instruction)
+        aspect = own[0]
+        if instruction.keyword == "WORKDIR":
+            placed_workdir = True
+        if fate is Fate.RUN:
+            found.append(document.delete(instruction))
+            body.append(document.block(instruction))
+            changes.append(Change(aspect, removed=own[1], added=own[1]))
+        else:
+            body.append(document.raw(instruction))
+            changes.append(Change(aspect, added=own[1]))
+    workdir = (
+        []
+        if placed_workdir or state.workdir in (None, "/")
+        else [Line(f"WORKDIR {state.workdir}", Aspect.WORKDIR, (str(state.workdir),))]
+    )
+    head = [*workdir, *plan.first]
+    changes += (Change(line.aspect, added=line.entries) for line in head)
+    start = _behind_settings(body)
+    lines += [*body[:start], *(line.text for line in head), *body[start:]]
+    text = document.source.text
+    left = document.source.edited(found).text
+    lead = "" if left.endswith("\n") else newline
+    gap = [] if left.replace("\r\n", "\n").endswith("\n\n") else [""]
+    lines = [*gap, *lines[1:]]
+    found.append(Edit(Span(len(text), len(text)), lead + newline.join(lines) + newline))
+    return tuple(found), tuple(changes)
+
+
+def _behind_settings(body: list[str]) -> int:
+    """Where new lines go: behind the settings that stand in front of everything that copies, runs or starts."""
+    stop = next((n for n, text in enumerate(body) if _STEP.match(text)), len(body))
+    return max((n + 1 for n, text in enumerate(body[:stop]) if _SETTING.match(text)), default=0)
+
+
+def _platform(stage: Stage) -> str:
+    flag = stage.base.flag("platform")
+    if flag is None or "BUILDPLATFORM" in (flag.value or ""):
+        return ""
+    return f"--platform={flag.value} "
+
+
+def _free_name(document: Document, wanted: str) -> str:
+    names = {stage.name.lower() for stage in document.stages if stage.name}
+    return next(name for name in (wanted, *(f"{wanted}-{n}" for n in range(2, 100))) if name not in names)
+
+
+def default_fates(stage: Stage, *, build_only: Iterable[str] = ()) -> dict[int, Fate]:
+    """The fates of what every ecosystem has in common: promises go to the runtime stage; ENV and WORKDIR to both, or to the
+    runtime stage alone where no RUN comes behind them; COPY and RUN stay with the builder.
+
+    `build_only` are variables that only the build reads.
+    """
+    only = frozenset(build_only)
+    fates: dict[int, Fate] = {}
+    for position, instruction in enumerate(stage.body):
+        rest = stage.body[position + 1 :]
+        built = any(i.keyword in ("RUN", "COPY", "ADD") for i in rest)
+        if instruction.keyword in PROMISES:
+            fate = Fate.RUN
+        elif instruction.keyword == "ENV":
+            names = {pair.name for pair in instruction.pairs}
+            fate = Fate.BUILD if names <= only else Fate.BOTH if built else Fate.RUN
+        elif instruction.keyword == "WORKDIR":
+            last = not any(i.keyword == "WORKDIR" for i in rest)
+            fate = (Fate.BOTH if built else Fate.RUN) if last and instruction.value.startswith("/") else Fate.BUILD
+        elif instruction.keyword == "ARG":
+            names = {pair.name for pair in instruction.pairs}
+            used = any(_mentions(i, names) for i in rest if i.keyword in (*PROMISES, "ENV", "USER", "WORKDIR"))
+            fate = Fate.BOTH if used else Fate.BUILD
+        elif instruction.keyword == "USER":
+            fate = Fate.BOTH if built else Fate.RUN
+        else:
+            fate = Fate.BUILD
+        fates[instruction.index] = fate
+    return fates
+
+
+def _mentions(instruction: Instruction, names: set[str]) -> bool:
+    return any(re.search(rf"\$\{{?{re.escape(name)}\b", instruction.value) for name in names)
+
+
+def from_build(path: str, destination: str, *, stage: str = "build") -> Line:
+    """A COPY of `path` out of the builder."""
+    words = (f"--from={stage}", path, destination)
+    return Line(f"COPY {' '.join(words)}", Aspect.COPIES, (f"COPY {' '.join(words)}",))
+
+
+def from_context(sources: Iterable[str], destination: str, flags: Iterable[str] = ()) -> Line:
+    """A COPY out of the build context."""
+    words = (*flags, *sources, destination)
+    return Line(f"COPY {' '.join(words)}", Aspect.COPIES, (f"COPY {' '.join(words)}",))

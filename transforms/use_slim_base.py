@@ -1,0 +1,171 @@
+"""Start from the slim variant of the same base image.
+
+Why: The full image carries compilers, headers and tools that nothing here uses; the slim one has the same version on the same
+release of the distribution without them.
+Refuses: Variants that do not exist, packages that are compiled, tools that RUN, the entrypoint, the health check or the sources
+need and that cannot be installed by name, tags that a build argument or a digest decides, images of somebody else.
+Source: docker-library/official-images, for the variants that exist; Docker's best practices, "Choose the right base image".
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from optimizer.contract import plain_entry
+from optimizer.dockerfile.edit import Edit, Span
+from optimizer.facts.commands import apt_install
+from optimizer.facts.images import Image, architectures, image, variant
+from optimizer.facts.slim import Missing, SlimNeeds, affected, apt_layer
+from optimizer.layers import commands_in, insert_words
+from optimizer.rewrite import Aspect, Change, Check, Evidence, Refusal, Rewrite, Safety, decide
+from optimizer.transform import Meta, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.dockerfile.document import Document, Stage
+    from optimizer.facts import Facts
+
+_BEFORE_INSTALL = frozenset({"ARG", "ENV", "LABEL", "MAINTAINER", "SHELL", "WORKDIR"})
+# What a Java image needs its development kit for.
+_JDK = re.compile(r"\b(javac|jshell|jlink|jdeps|jcmd|jstack|jmap|jar|mvnw?|gradlew?|ant|sbt|lein)\b|spring-boot:run|-javaagent")
+
+
+class UseSlimBase:
+    meta = Meta.of(__name__, phase=Phase.BASE, may_change={Aspect.BASE, Aspect.COMMANDS})
+
+    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
+        if facts.target is None or facts.base_choice not in ("auto", "slim"):
+            return
+        root = facts.shipped[-1]
+        base = facts.image(root)
+        if base is None or base.kind not in ("full", "jdk") or facts.is_windows(root):
+            return
+        kind = "jre" if base.name == "eclipse-temurin" else "slim"
+        here = facts.seen(root.base, f"starts from the {'development kit' if kind == 'jre' else 'full image'}")
+        reference, reason = variant(root.image, kind)
+        if "$" in root.image:
+            yield Refusal(self, "a build argument decides which image it starts from", (here,))
+        elif not reference:
+            if base.name in ("openjdk", "php", "golang") or "is one of several kinds" in reason or "digest" in reason:
+                yield Refusal(self, reason, (here,))
+        elif (new := image(reference)) is not None:
+            yield self._proposal(document, facts, root, base, new, reference)
+
+    def _proposal(
+        self, document: Document, facts: Facts, root: Stage, base: Image, new: Image, reference: str
+    ) -> Rewrite | Refusal:
+        assert facts.target is not None
+        here = facts.seen(root.base, f"{base.name}:{base.tag} on {base.release or base.distribution}")
+        if new.kind == "jre":
+            missing = Missing(checks=list(_jdk_checks(document, facts)))
+        else:
+            missing = SlimNeeds(facts, facts.target, base, affected(facts, root)).look()
+        decision = decide(Safety.SAFE, (facts.context_check(), *_variant_checks(facts, base, new), *missing.checks))
+        if decision.failed is not None:
+            return Refusal(self, decision.failed.claim, (here, *decision.failed.evidence))
+        edits = [Edit(root.base.words[0].span, reference)]
+        changes = [
+            Change(
+                Aspect.BASE,
+                removed=(plain_entry(root.base),),
+                added=(plain_entry(root.base).replace(root.image, reference, 1),),
+            )
+        ]
+        if missing.packages:
+            placed = _install(document, facts, root, missing)
+            if placed is None:
+                needs = next(iter(missing.packages))
+                return Refusal(
+                    self, f"{needs} would have to be installed where the user is not root", (here, missing.packages[needs])
+                )
+            edits += placed[0]
+            changes.append(placed[1])
+        return Rewrite(
+            self,
+            summary=_summary(base, new, root.image, reference, missing),
+            safety=decision.safety,
+            edits=tuple(edits),
+            evidence=(here, *_distinct(missing), *decision.evidence),
+            why=_why(new),
+            changes=tuple(changes),
+            unknown=decision.unknown,
+            held=decision.held,
+        )
+
+
+def _why(new: Image) -> str:
+    if new.kind == "jre":
+        return "Nothing here compiles or inspects Java: running it takes the runtime alone."
+    return "The full image carries compilers, headers and tools that nothing here uses."
+
+
+def _summary(base: Image, new: Image, old: str, reference: str, missing: Missing) -> str:
+    sizes = ""
+    if base.megabytes is not None and new.megabytes is not None:
+        sizes = f": {base.megabytes:.0f} MB -> {new.megabytes:.0f} MB before your layers (table of {new.date})"
+    added = f"; {' and '.join(sorted(missing.packages))} installed by name" if missing.packages else ""
+    return f"{old} -> {reference}{sizes}{added}"
+
+
+def _distinct(missing: Missing) -> tuple[Evidence, ...]:
+    return tuple(
+        Evidence(seen.at, f"{seen.claim}: {package} is not in the slim image, so it is installed", seen.excerpt)
+        for package, seen in missing.packages.items()
+    )
+
+
+def _variant_checks(facts: Facts, base: Image, new: Image) -> Iterator[Check]:
+    wanted = {p.removeprefix("linux/") for service in facts.context.services for p in service.platforms}
+    known = architectures(base.name, new.kind)
+    if wanted and known is not None:
+        claim = f"the {new.kind} variant exists for {', '.join(sorted(wanted))}"
+        yield Check(claim, holds=wanted <= set(known))
+    if base.release != new.release:
+        yield Check("both are built on the same release of the distribution", holds=False)
+
+
+def _jdk_checks(document: Document, facts: Facts) -> Iterator[Check]:
+    assert facts.target is not None
+    for instruction in document.instructions:
+        if document.stage_of(instruction) in facts.shipped and instruction.keyword in (
+            "RUN",
+            "CMD",
+            "ENTRYPOINT",
+            "HEALTHCHECK",
+        ):
+            if _JDK.search(document.raw(instruction)):
+                seen = facts.seen(instruction, "needs the development kit")
+                yield Check("nothing needs the development kit", holds=False, evidence=(seen,))
+            elif instruction.keyword == "RUN":
+                seen = facts.seen(instruction, "runs in the image")
+                yield Check("nothing in the build needs the development kit", holds=None, evidence=(seen,))
+    yield Check("the program neither compiles Java nor attaches to another (JSP, Groovy, an agent)", holds=None)
+
+
+def _install(document: Document, facts: Facts, root: Stage, missing: Missing) -> tuple[list[Edit], Change] | None:
+    """Edits that install what is missing: names added to the first install of the stage, or a layer of its own; None where
+    that would have to happen as another user than root."""
+    for run in root.body:
+        if run.keyword != "RUN":
+            continue
+        script = facts.script(run)
+        for command in script.commands if script is not None and facts.is_editable(run) else ():
+            install = apt_install(command)
+            if install is None or command.guards or not install.packages or facts.state(run).user not in (None, "root", "0"):
+                continue
+            names = tuple(sorted(missing.packages))
+            index = next(i for i, word in enumerate(command.words) if word.text == install.packages[0])
+            edits, text = insert_words(facts, run, command, index, (), names)
+            return list(edits), Change(Aspect.COMMANDS, removed=(str(command),), added=(text,))
+        break  # an install further down would come too late for this RUN
+    at = next((i for i in root.body if i.keyword not in _BEFORE_INSTALL), None)
+    if at is not None and facts.state(at).user not in (None, "root", "0"):
+        return None
+    text = apt_layer(facts, missing.packages)
+    change = Change(Aspect.COMMANDS, added=commands_in(text.removeprefix("RUN ").replace(document.escape + "\n", "\n")))
+    if at is not None:
+        return [document.insert_before(at, text)], change
+    end = document.source.line_end(document.source.line_index(root.instructions[-1].span.end))
+    return [Edit(Span(end, end), text + document.source.newline)], change
