@@ -7,8 +7,9 @@ by that parser, keeps every comment and every shell command that no explanation 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from optimizer.dockerfile.source import Source
 from tests.oracle import OracleError, buildkit, lost_commands, ours
 
 BOLD = {"unsafe": True}
+MOST = 5
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Counts:
     applied: Counter[str] = field(default_factory=Counter)
     held_back: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def report(self) -> str:
         lines = [
@@ -49,7 +52,9 @@ class Counts:
             f"{'transform':24} applied held back  refused",
         ]
         names = sorted({*self.applied, *self.held_back, *self.refused})
-        lines += [f"{n:24} {self.applied[n]:7} {self.held_back[n]:9} {self.refused[n]:8}" for n in names]
+        for name in names:
+            lines.append(f"{name:24} {self.applied[name]:7} {self.held_back[name]:9} {self.refused[name]:8}")
+            lines += [f"    {count:4}  {reason}" for reason, count in self.reasons[name].most_common(MOST)]
         return "\n".join(lines)
 
 
@@ -111,7 +116,16 @@ def _rewrite(counts: Counts, path: Path, data: bytes, name: str) -> None:
     counts.applied.update(r.name for r in outcome.applied)
     counts.held_back.update(r.name for r in outcome.held_back)
     counts.refused.update(r.name for r in outcome.refused)
+    for refusal in outcome.refused:
+        counts.reasons[refusal.name][f"refused: {_general(refusal.reason)}"] += 1
+    for rewrite in outcome.held_back:
+        counts.reasons[rewrite.name].update(f"unknown: {_general(claim)}" for claim in rewrite.unknown)
     counts.broken += [f"{name}: {why}" for why in wrong(result, path)]
+
+
+def _general(reason: str) -> str:
+    """A reason without the names that are of one file alone."""
+    return re.sub(r"`[^`]*`|\"[^\"]*\"", "...", reason)[:110]
 
 
 def wrong(result: FileResult, path: Path) -> list[str]:

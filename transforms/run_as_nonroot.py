@@ -42,6 +42,7 @@ _NEED_ROOT = re.compile(
     r"^(cron|crond|supervisord|s6-.*|init|runsvdir|systemctl|sshd|iptables|ip6tables|nft|sysctl|mount|chown|chgrp|apt-get|apt|apk|useradd"
     r"|usermod|groupmod|adduser|setcap|service|docker|dockerd|tcpdump|openvpn|nginx|apache2.*|httpd)$"
 )
+_MANAGERS = frozenset("pip pip3 npm yarn pnpm bundle bundler gem composer poetry uv pipenv cargo".split())
 _FOR_ROOT = re.compile(
     r"/root\b|~/|\$HOME\b|pip[\d.]* install [^&|;]*--user\b|playwright install|nltk\.download|python -m nltk|spacy download"
     r"|puppeteer|huggingface-cli|rustup|nvm\b|pipx|\.cargo/|curl [^|]*\|\s*(ba)?sh"
@@ -76,9 +77,8 @@ class RunAsNonroot:
         base = facts.image(stage) if stage is not None else None
         if stage is None or facts.is_windows(stage) or (base is None and facts.reference(stage) != "scratch"):
             return
-        starts = [i for s in stage.ancestry for i in s.body if i.keyword in ("CMD", "ENTRYPOINT")]
         user = facts.end_state(stage).user
-        if not starts or (base is not None and base.user):
+        if not facts.starts_something or (base is not None and base.user):
             return
         asked = next((i for s in stage.ancestry for i in reversed(s.body) if i.keyword == "USER"), None)
         if asked is not None:
@@ -134,6 +134,8 @@ class RunAsNonroot:
         name = posixpath.basename(started.what or "")
         if name in DROPS_ROOT:
             return Refusal(self, f"`{name}` gives up root by itself", (started.seen,))
+        if name in _MANAGERS and {"install", "add", "ci", "sync"} & set(started.words[1:3]):
+            return Refusal(self, f"`{name}` installs packages when the container starts", (started.seen,))
         if _NEED_ROOT.match(name):
             return Refusal(self, f"`{name}` may need root", (started.seen,))
         if name in _WRITE_BESIDE:

@@ -40,8 +40,8 @@ class UseSlimBase:
             return
         root = facts.shipped[-1]
         base = facts.image(root)
-        if base is None or base.kind not in ("full", "jdk") or facts.is_windows(root):
-            return
+        if base is None or base.kind not in ("full", "jdk") or facts.is_windows(root) or not facts.starts_something:
+            return  # an image that starts nothing is a base, or a box of tools: nobody can tell what of it is used
         kind = "jre" if base.name == "eclipse-temurin" else "slim"
         here = facts.seen(root.base, f"starts from the {'development kit' if kind == 'jre' else 'full image'}")
         reference, reason = variant(root.image, kind)

@@ -16,7 +16,7 @@ from optimizer.dockerfile.shell import from_words, read_script
 from optimizer.facts import go, go_sources, node_sources, python_sources
 from optimizer.facts.manifests import Application
 from optimizer.facts.node_packages import shipped_packages, tool_package
-from optimizer.facts.packages import base_programs, package_of, python_package_of_program
+from optimizer.facts.packages import base_programs, python_package, python_package_of_import, python_package_of_program
 from optimizer.facts.started import How, Started, follow, follow_words
 from optimizer.facts.uses import Act, Reading, Surroundings, Use
 from optimizer.rewrite import Check, Evidence, Location
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # Arguments that name a file for a log, a socket or a process id.
 _WRITTEN = re.compile(r"(?:--?[\w-]+=)?(/(?:var/log|var/run|run|var/lib|data|logs?)/\S+)$")
+# Programs of Debian packages that only ask others, or hand on.
+_CLIENTS = frozenset("curl wget git tini dumb-init catatonit nc ncat ping jq pg_isready redis-cli mysqladmin openssl".split())
 _ADDRESS = re.compile(r"^(?:[\w.\[\]]*|--?\w[\w-]*=?[\w.]*):(\d{1,5})$")
 MAX_FILES, MAX_BYTES = 400, 4 << 20
 # Packages that load modules of the application by names in settings: everything may be reached.
@@ -178,7 +180,7 @@ class AppFacts:
             if started.how is not How.PROGRAM or started.what is None:
                 continue
             is_base = base is not None and (name in base.programs or (name in base_programs() and base.has_shell))
-            known = is_base or package_of(name, None) is not None or python_package_of_program(name) is not None
+            known = is_base or name in _CLIENTS or python_package_of_program(name) is not None
             known = known or bool(self._go_builds) or self._is_local(name)
             if not known or any(word.endswith((".jar", ".war")) for word in started.words):
                 return Check(claim, holds=None, evidence=(started.seen,))
@@ -299,7 +301,26 @@ class AppFacts:
                 found.append((started.what, started.seen))
             matches = (_WRITTEN.match(word) for word in started.words[1:]) if started.how is How.PROGRAM else ()
             found += [(match[1], started.seen) for match in matches if match is not None]
-        return tuple(found)
+        return (*found, *self._package_writes())
+
+    def _package_writes(self) -> Iterator[tuple[str | None, Evidence]]:
+        """What the Python packages write by themselves that are imported or started."""
+        for path, (_, reading) in self._reached.items() if any(s.how is How.PYTHON for s in self.started) else ():
+            for name in dict.fromkeys(imported.partition(".")[0] for imported in reading.imports):
+                seen = self.facts.seen_in(path, f"imports {name}, which writes there")
+                yield from ((where, seen) for where in self._places(python_package_of_import(name)))
+        for started in self.started:
+            package = python_package_of_program(started.what or "") if started.how is How.PROGRAM else None
+            if package is not None:
+                yield from ((where, started.seen) for where in self._places(package))
+
+    def _places(self, package: str) -> Iterator[str | None]:
+        found = python_package(package)
+        for place in found.writes if found is not None else ():
+            if place.startswith("working directory"):
+                yield self._workdir
+            elif place.startswith(("~", "/")):
+                yield place
 
     @cached_property
     def ports(self) -> tuple[tuple[int, Evidence], ...]:

@@ -2,7 +2,8 @@
 
 BuildKit keys COPY and ADD by the content of the files that they bring and everything else by what came before it, so one
 changed file runs again every step from the first that brings it, and whatever copies from a stage that ran again. Metadata
-(ENV, CMD, USER, ...) makes no step.
+(ENV, CMD, USER, ...) makes no step; steps of two stages with the same history are one step. A COPY from a stage that ran again
+is counted, though it costs nothing where what it copies came out the same.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from optimizer.dockerfile.instruction import Instruction, Mount
     from optimizer.facts.facts import Facts
 
+# Instructions that change nothing in what later steps run with.
+_SILENT = frozenset({"CMD", "ENTRYPOINT", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "STOPSIGNAL", "VOLUME"})
 STEPS = frozenset({"RUN", "COPY", "ADD", "WORKDIR"})
 _SOURCE_ENDINGS = (
     ".py",
@@ -57,15 +60,22 @@ class CacheModel:
     def rerun(self, file: str) -> Rerun:
         """What runs again after an edit to `file`, a path below the build context."""
         dirty_stages: set[int] = set()
+        counted: set[tuple[str, ...]] = set()
+        histories: dict[int, tuple[str, ...]] = {}
         again = total = 0
         for stage in self._facts.built:
             dirty = stage.parent is not None and stage.parent.index in dirty_stages
+            history = histories[stage.parent.index] if stage.parent is not None else (stage.image,)
             for instruction in stage.body:
+                history += (self._facts.document.raw(instruction),) if instruction.keyword not in _SILENT else ()
                 if instruction.keyword not in STEPS:
                     continue
-                total += 1
                 dirty = dirty or self._is_hit(stage, instruction, file, dirty_stages)
-                again += dirty
+                if history not in counted:
+                    counted.add(history)
+                    total += 1
+                    again += dirty
+            histories[stage.index] = history
             if dirty:
                 dirty_stages.add(stage.index)
         return Rerun(file, again, total)

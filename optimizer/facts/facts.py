@@ -77,6 +77,11 @@ class Facts:
             waiting += [s for i in stage.body for name in _sources(i) if (s := self.document.stage_named(name))]
         return tuple(stage for stage in self.document.stages if stage.index in needed)
 
+    @cached_property
+    def starts_something(self) -> bool:
+        """Whether the image has a CMD or ENTRYPOINT of its own."""
+        return any(i.keyword in ("CMD", "ENTRYPOINT") for stage in self.shipped for i in stage.body)
+
     def shipped_runs(self) -> tuple[Instruction, ...]:
         """The RUNs whose layers are in the final image and whose shell is one that we read."""
         return tuple(i for i in self.runs if self.document.stage_of(i) in self.shipped)

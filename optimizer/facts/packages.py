@@ -132,6 +132,12 @@ def python_package_of_program(program: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def python_package_of_import(module: str) -> str:
+    """The Python package that brings a top-level module; by the module's own name where the table has no other."""
+    found = table("pypi")["imports"].get(module)
+    return found if isinstance(found, str) else normalized(module)
+
+
 def closure(names: Iterable[str]) -> frozenset[str]:
     """Packages with all that they need, as far as the table knows them."""
     waiting, found = list(names), set[str]()

@@ -85,9 +85,6 @@ class SlimNeeds:
             self._look_at_run(run)
         self._look_at_application()
         self._look_at_certificates()
-        if not any(i.keyword in ("CMD", "ENTRYPOINT") for s in self.stage.ancestry for i in s.body):
-            claim = "nobody runs or builds on this image what only the full one has: it starts nothing of its own"
-            self.missing.checks.append(Check(claim, holds=None))
         return self.missing
 
     def _own_packages(self) -> dict[str, int]:
@@ -219,6 +216,9 @@ class SlimNeeds:
         for started in application.programs:
             if started.what is not None:
                 self._program(started.what, started.seen, None)
+            if _OTHER_INSTALLS.match(posixpath.basename(started.what or "")) or {"install", "ci"} & set(started.words[1:3]):
+                claim = "nothing is installed or built when the container starts that takes a compiler"
+                self.missing.checks.append(Check(claim, holds=None, evidence=(started.seen,)))
         self.missing.checks += application.unknown
         if application.is_explained.holds is None:
             self.missing.checks.append(application.is_explained)

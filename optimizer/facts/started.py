@@ -35,6 +35,8 @@ _VALUED = frozenset(
     --access-logfile --error-logfile --log-file --log-config --app-dir --keep-alive --max-requests --listen --call --pid
     --graceful-timeout --preload-app --name -n --user -u --group -g""".split()
 )
+# Options by which a program only says something about itself.
+_ASKS = frozenset({"--version", "-V", "-v", "--help", "-h"})
 _MAX_DEPTH = 8
 
 
@@ -156,7 +158,7 @@ class _Follower:
         source = self.application.source(path)
         if source is not None:
             yield from self.file(source, path or "", words, cwd, depth, interpreter=words[0])
-        elif file is not None:
+        else:  # a script from elsewhere, or a shell for people
             yield Started(How.UNKNOWN, None, words, seen)
 
     def file(
@@ -247,10 +249,12 @@ class _Follower:
     def python(self, words: tuple[str, ...], cwd: str | None, seen: Evidence) -> Iterator[Started]:
         yield Started(How.PROGRAM, words[0], words, seen)
         args = list(words[1:])
+        if set(args) & _ASKS:
+            return
         while args and args[0].startswith("-") and args[0] not in ("-m", "-c"):
             args = args[2:] if args[0] in ("-W", "-X") else args[1:]
         if not args or args[0] == "-c":
-            if args and not re.fullmatch(r"[\s\w.,;()'\"=:/-]*", args[1] if len(args) > 1 else ""):
+            if not args or not re.fullmatch(r"[\s\w.,;()'\"=:/-]*", args[1] if len(args) > 1 else ""):
                 yield Started(How.UNKNOWN, None, words, seen)
             return
         if args[0] == "-m":
@@ -313,6 +317,8 @@ class _Follower:
         yield Started(How.PROGRAM, words[0], words, seen)
         args = list(words[1:])
         files: list[str] = []
+        if set(args) & _ASKS:
+            return
         while args:
             arg = args.pop(0)
             if arg in ("-r", "--require", "--import", "--loader", "--env-file", "--exec", "-e", "--eval", "-p", "--watch"):
@@ -323,6 +329,7 @@ class _Follower:
                 files.append(arg)
                 break
         if not files:
+            yield Started(How.UNKNOWN, None, words, seen)
             return
         path = Placed(_command(words), cwd).path(files[0])
         if path is None or self.application.source(path) is not None:
