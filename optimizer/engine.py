@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from optimizer.contract import breaches, broken_promises, contract
+from optimizer.dockerfile.edit import OverlappingEditsError
 from optimizer.dockerfile.pragmas import Pragma, pragma
 from optimizer.dockerfile.scan import DockerfileError
 from optimizer.facts import Facts
@@ -173,7 +174,7 @@ class _Run:
         files = {file.path: file for rewrite in batch for file in rewrite.files}
         try:
             document = self.document.edited(edits) if edits else self.document
-        except DockerfileError as error:
+        except (DockerfileError, OverlappingEditsError) as error:
             return [f"the result cannot be read: {error}"]
         context = facts.context.with_files({f.path: f.text for f in files.values()}) if files else facts.context
         after = Facts(document, context, self.settings.target, self.settings.base)

@@ -7,6 +7,7 @@ ORDER = (
     "omit_dev_dependencies",
     "split_stages",
     "use_slim_base",
+    "use_alpine_base",
     "join_apt_update",
     "merge_run",
     "skip_apt_recommends",

@@ -85,6 +85,21 @@ def _addons(facts: Facts, application: Application, project: Project) -> Iterato
         yield Check("no package has an install script", holds=True, evidence=(seen,)), ""
 
 
+def libc_bound(facts: Facts, application: Application, run: Instruction) -> Iterator[Check]:
+    """For every package of a lock file that is built for glibc, with no build for musl beside it: a check that fails."""
+    for placed in facts.placed(run) or ():
+        project = application.project(placed, "package.json") if is_project_install(placed) else None
+        lock = locked(project) if project is not None else None
+        for where, entry in lock[1].items() if lock is not None else ():
+            bound = isinstance(entry, dict) and (
+                "glibc" in (entry.get("libc") or ()) or re.search(r"linux-(x64|arm64)-gnu$", where)
+            )
+            twin = re.sub(r"-gnu$", "-musl", where) if where.endswith("-gnu") else where.replace("linux-", "linuxmusl-")
+            if bound and lock is not None and twin not in lock[1]:
+                seen = application.line(lock[0], f'"{where}"', "is built for glibc, and no build for musl is beside it")
+                yield Check(f"{where.rpartition('node_modules/')[2]} has a build for musl", holds=False, evidence=(seen,))
+
+
 def locked(project: Project) -> tuple[str, dict[str, Any]] | None:
     """The path of a project's npm lock file and its packages by folder; None without one that tells (version 2 or later)."""
     for name in LOCKS:

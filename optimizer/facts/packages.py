@@ -93,7 +93,7 @@ class PythonPackage:
             return False
         wheels = self.musl if musl else self.wheels
         if not wheels:
-            return False
+            return None if not self.wheels and not self.musl else False
         known = python if python is not None else max(wheels, key=parts)
         lowest = wheels.get(known)
         if lowest is None:

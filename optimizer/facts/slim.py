@@ -156,7 +156,7 @@ class SlimNeeds:
             seen = self.facts.seen(run, "installs them")
             self.missing.checks.append(Check("the Python packages that are installed are known", holds=None, evidence=(seen,)))
             return
-        python = _minor(self.base)
+        python = python_version(self.base)
         unsure = list(compiled(found, python))
         for requirement, verdict in unsure:
             self._uncertain(requirement, run, verdict=verdict)
@@ -256,7 +256,7 @@ def apt_layer(facts: Facts, packages: Iterable[str]) -> str:
     return f"RUN apt-get update{end}apt-get install -y --no-install-recommends {names}{end}rm -rf /var/lib/apt/lists/*"
 
 
-def _minor(base: Image) -> str | None:
+def python_version(base: Image) -> str | None:
     """The minor version of Python in an image, such as "3.11"."""
     match = re.match(r"3\.\d+", base.version or "") if base.name == "python" else None
     return match[0] if match else None

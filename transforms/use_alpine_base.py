@@ -1,0 +1,294 @@
+"""Start from the Alpine variant of the same base image, where `--base alpine` asks for it.
+
+Why: Alpine images are the smallest with a shell and a package manager; package and user commands are put in its words.
+Refuses: Anything compiled for glibc: packages without a build for musl, downloaded binaries; RUNs whose commands busybox may
+not understand, Debian packages whose name in Alpine is not known, images that have no Alpine variant.
+Source: docker-library/official-images, for the variants; Alpine's wiki, "Comparison with other distros"; `alpine.toml`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from optimizer.contract import plain_entry
+from optimizer.dockerfile.edit import Edit, Span
+from optimizer.facts.commands import apt_install, is_apt
+from optimizer.facts.images import Image, image, split, variant
+from optimizer.facts.manifests import Application
+from optimizer.facts.node_packages import install_addons, libc_bound
+from optimizer.facts.packages import package_of, table
+from optimizer.facts.python_packages import compiled, installed, is_install, requirements
+from optimizer.facts.slim import affected, python_version
+from optimizer.layers import commands_in
+from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
+from optimizer.transform import Meta, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.dockerfile.document import Document, Stage
+    from optimizer.dockerfile.instruction import Instruction
+    from optimizer.dockerfile.shell import Command
+    from optimizer.facts import Facts
+    from optimizer.rewrite import Evidence
+
+_LISTS = re.compile(r"rm -rf? (/var/lib/apt/lists/?\*?( /tmp/\*| /var/tmp/\*)*|/var/cache/apt\S*)$")
+_OWN = frozenset("pip pip3 python python3 node npm npx yarn corepack go ruby gem bundle php composer cargo java".split())
+# What differs and no build shows.
+_CAVEATS = (
+    "musl resolves names and sizes thread stacks in its own way: try it under load and in your own network",
+    "docker exec ... bash no longer works, unless bash is installed",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Translated:
+    """A RUN in Alpine's words: the commands that go and those that come, and the new script."""
+
+    run: Instruction
+    script: str
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+
+
+class UseAlpineBase:
+    meta = Meta.of(__name__, phase=Phase.BASE, may_change={Aspect.BASE, Aspect.COMMANDS})
+
+    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
+        if facts.base_choice != "alpine" or facts.target is None or not facts.starts_something:
+            return
+        root = facts.shipped[-1]
+        base = facts.image(root)
+        if base is None or base.manager != "apt" or base.kind not in ("full", "slim") or "$" in root.image:
+            return
+        name, tag = split(root.image)
+        reference, reason = variant(f"{name}:{tag.partition('-')[0]}", "alpine")
+        here = facts.seen(root.base, "is built on Debian")
+        if not reference:
+            yield Refusal(self, reason, (here,))
+        else:
+            yield self._proposal(document, facts, root, base, reference)
+
+    def _proposal(self, document: Document, facts: Facts, root: Stage, base: Image, reference: str) -> Rewrite | Refusal:
+        here = facts.seen(root.base, "is built on Debian")
+        runs = tuple(affected(facts, root))
+        decision = decide(Safety.UNSAFE, (facts.context_check(), *_checks(facts, base, runs)))
+        if decision.failed is not None:
+            return Refusal(self, decision.failed.claim, (here, *decision.failed.evidence))
+        translated: list[_Translated] = []
+        for run in runs:
+            found = _translate(document, facts, run)
+            if isinstance(found, Check):
+                return Refusal(self, found.claim, found.evidence)
+            translated += [found] if found is not None else []
+        wanted = _needed(facts)
+        if isinstance(wanted, Check):
+            return Refusal(self, wanted.claim, wanted.evidence)
+        translated, left = _with_packages(translated, tuple(sorted(wanted)))
+        entry = plain_entry(root.base)
+        edits = [Edit(root.base.words[0].span, reference)]
+        changes = [Change(Aspect.BASE, removed=(entry,), added=(entry.replace(root.image, reference, 1),))]
+        for item in translated:
+            edits.append(document.replace(item.run, item.script) if item.script else _without(document, item.run))
+            changes.append(Change(Aspect.COMMANDS, removed=item.removed, added=item.added))
+        if left:
+            text = f"apk add --no-cache {' '.join(left)}"
+            gone = {item.run.index for item in translated if not item.script}
+            ahead = (i for i in root.body if i.keyword not in ("ARG", "ENV", "LABEL", "WORKDIR") and i.index not in gone)
+            at = next(ahead, root.body[-1])
+            edits.append(document.insert_before(at, f"RUN {text}"))
+            changes.append(Change(Aspect.COMMANDS, added=commands_in(text)))
+        new = image(reference)
+        sizes = (
+            f": {base.megabytes:.0f} MB -> {new.megabytes:.0f} MB before your layers (table of {new.date})"
+            if new is not None and new.megabytes is not None and base.megabytes is not None
+            else ""
+        )
+        return Rewrite(
+            self,
+            summary=f"{root.image} -> {reference}{sizes}",
+            safety=min(decision.safety, Safety.UNSAFE),
+            edits=tuple(edits),
+            evidence=(here, *wanted.values(), *decision.evidence),
+            changes=tuple(changes),
+            caveats=_CAVEATS,
+            unknown=(*decision.unknown, "how the program fares with musl"),
+            held=decision.held,
+            implies=frozenset({Aspect.ENV}),
+        )
+
+
+def _without(document: Document, run: Instruction) -> Edit:
+    """Take out the lines of `run`; the comment above it stays, for what follows."""
+    source = document.source
+    first, last = source.line_index(run.span.start), source.line_index(run.span.end)
+    return Edit(Span(source.line_starts[first], source.line_end(last)), "")
+
+
+def _with_packages(translated: list[_Translated], names: tuple[str, ...]) -> tuple[list[_Translated], tuple[str, ...]]:
+    """`names` added to the first `apk add` among the RUNs, and those that are left, where there is none."""
+    for index, item in enumerate(translated):
+        for text in item.added:
+            if text.startswith("apk add") and names:
+                new = " ".join([text, *(name for name in names if name not in text.split())])
+                added = tuple(new if other == text else other for other in item.added)
+                changed = _Translated(item.run, item.script.replace(text, new, 1), item.removed, added)
+                return [*translated[:index], changed, *translated[index + 1 :]], ()
+    return translated, names
+
+
+def _checks(facts: Facts, base: Image, runs: tuple[Instruction, ...]) -> Iterator[Check]:
+    assert facts.target is not None
+    application = facts.application(facts.target)
+    yield from application.unknown
+    yield application.is_explained
+    for run in runs:
+        inside = Application(facts, run)
+        for placed in facts.placed(run) or ():
+            if is_install(placed):
+                yield from _python_checks(facts, base, run, requirements(inside, placed))
+            if placed.command.name in ("curl", "wget"):
+                seen = facts.seen_command(run, placed.command, "downloads")
+                yield Check("nothing that is downloaded was compiled for glibc", holds=False, evidence=(seen,))
+        for check, package in install_addons(facts, inside, run):
+            bound = check.holds is not True or package != ""
+            yield (
+                Check(f"{package or 'no package'} has a build for musl", holds=False, evidence=check.evidence)
+                if bound
+                else check
+            )
+        yield from libc_bound(facts, inside, run)
+
+
+def _python_checks(facts: Facts, base: Image, run: Instruction, found: object) -> Iterator[Check]:
+    if not isinstance(found, tuple):
+        seen = facts.seen(run, "installs them")
+        yield Check("the Python packages that are installed are known", holds=False, evidence=(seen,))
+        return
+    python = python_version(base)
+    for requirement, _ in compiled(found, python, musl=True):
+        claim = f"{requirement.name} has a wheel for musl and this Python"
+        yield Check(claim, holds=False, evidence=(requirement.seen,))
+    everything = installed(found)
+    for package in everything.packages:
+        if package.has_wheel(None, python, musl=True) is not True or package.libraries:
+            claim = f"{package.name} has a wheel for musl, and loads no library of the distribution"
+            yield Check(claim, holds=False, evidence=everything.seen(package.name)[:1])
+    if everything.unknown:
+        yield Check(f"{everything.unknown[0]} has a wheel for musl (not in our table)", holds=False)
+
+
+def _needed(facts: Facts) -> dict[str, Evidence] | Check:
+    """The Alpine packages that hold what is started at run time and busybox lacks, each with its line."""
+    assert facts.target is not None
+    alpine, application = table("alpine"), facts.application(facts.target)
+    base = facts.image(facts.target)
+    found: dict[str, Evidence] = {}
+    for started in application.programs:
+        name = (started.what or "").rpartition("/")[2]
+        if name in alpine["busybox"] or name in _OWN or (base is not None and name in base.programs):
+            continue
+        package = package_of(name, None)
+        names = alpine["packages"].get(package) if package is not None else None
+        if names is None and package is not None:
+            return Check(f"which package of Alpine has `{name}` is not known", holds=False, evidence=(started.seen,))
+        found |= dict.fromkeys(names or (), started.seen)
+    for started in application.started:
+        if started.what is not None and started.what.rpartition("/")[2] == "bash":
+            found.setdefault("bash", started.seen)
+    return found
+
+
+# -------------------------------------------------------------------- RUNs in Alpine's words
+
+
+def _translate(document: Document, facts: Facts, run: Instruction) -> _Translated | Check | None:
+    """`run` in Alpine's words; None where it is the same there; a check that fails where it cannot be said."""
+    script = facts.script(run)
+    seen = facts.seen(run, "would have to run on busybox")
+    if script is None or not facts.is_editable(run):
+        return Check("every RUN can be read as a shell script", holds=False, evidence=(seen,))
+    if "bash" in " ".join(facts.state(run).shell):
+        return Check("the shell of every RUN is the plain one", holds=False, evidence=(seen,))
+    words: list[str] = []
+    changed = False
+    for command in script.commands:
+        answer = _command(command)
+        if answer is None:
+            seen = facts.seen_command(run, command, "is not known to work on Alpine")
+            return Check(f"`{str(command)[:60]}` works on Alpine", holds=False, evidence=(seen,))
+        changed = changed or answer != [str(command)]
+        words += answer
+    if not changed:
+        return None
+    if not script.is_plain_chain or script.comments or run.line.inner_comments:
+        return Check("a RUN that has to be put in other words is a plain chain of commands", holds=False, evidence=(seen,))
+    joined = f" && {document.escape}{document.source.newline}    ".join(words)
+    flags = "".join(f"--{f.name}={f.value} " for f in run.flags)
+    return _Translated(
+        run,
+        f"RUN {flags}{joined}" if words else "",
+        tuple(str(c) for c in script.commands),
+        tuple(str(c) for text in words for c in commands_in(text)),
+    )
+
+
+def _command(command: Command) -> list[str] | None:
+    """A command in Alpine's words, as none, one or more commands; None where it cannot be said."""
+    if is_apt(command, "update", "clean", "autoclean", "autoremove") or _LISTS.match(str(command)):
+        return []
+    if (install := apt_install(command)) is not None:
+        names = [table("alpine")["packages"].get(name) for name in install.packages]
+        if not install.is_complete or None in names or "=" in " ".join(command.args):
+            return None
+        found = list(dict.fromkeys(name for group in names for name in group or ()))
+        return [f"apk add --no-cache {' '.join(found)}"] if found else []
+    if command.name in ("useradd", "adduser", "groupadd", "addgroup"):
+        return _person(command)
+    known = command.name in _OWN or command.name in table("alpine")["busybox"] or command.name == ""
+    return [str(command)] if known else None
+
+
+def _person(command: Command) -> list[str] | None:
+    """A new user or group in busybox's words."""
+    args = list(command.args)
+    options = {
+        "-u": "-u",
+        "--uid": "-u",
+        "-d": "-h",
+        "--home-dir": "-h",
+        "--home": "-h",
+        "-s": "-s",
+        "--shell": "-s",
+        "-g": "-G",
+        "--gid": "-G",
+    }
+    group = command.name in ("groupadd", "addgroup")
+    if group:
+        options = {"-g": "-g", "--gid": "-g"}
+    out, makes_home, name = [], False, ""
+    while args:
+        arg = args.pop(0)
+        option, equals, value = arg.partition("=")
+        if option in options and (equals or args):
+            out += [options[option], value if equals else args.pop(0)]
+        elif arg in ("-r", "--system"):
+            out.append("-S")
+        elif arg in ("-m", "--create-home"):
+            makes_home = True
+        elif arg in ("-M", "--no-create-home", "-N", "--no-user-group", "--disabled-password", "-l", "--no-log-init"):
+            continue
+        elif arg in ("--gecos", "-c", "--comment") and args:
+            args.pop(0)
+        elif arg.startswith("-") or name:
+            return None
+        else:
+            name = arg
+    if not name:
+        return None
+    if group:
+        return [" ".join(["addgroup", *out, name])]
+    keeps = [] if makes_home or command.name == "adduser" else ["-H"]
+    return [" ".join(["adduser", "-D", *keeps, *out, name])]
