@@ -5,6 +5,7 @@ ORDER = (
     "copy_manifests_first",
     "use_npm_ci",
     "omit_dev_dependencies",
+    "use_exec_form",
     "split_stages",
     "use_slim_base",
     "use_alpine_base",
@@ -20,7 +21,6 @@ ORDER = (
     "clean_npm_cache",
     "clean_yarn_cache",
     "add_to_copy",
-    "use_exec_form",
     "replace_maintainer",
     "run_as_nonroot",
 )

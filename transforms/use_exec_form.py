@@ -45,7 +45,7 @@ _SCRIPTS = {
 class UseExecForm:
     meta = Meta.of(
         __name__,
-        phase=Phase.METADATA,
+        phase=Phase.COMMANDS,
         may_change={Aspect.CMD, Aspect.ENTRYPOINT},
         settles=("DL3025", "JSONArgsRecommended"),
     )

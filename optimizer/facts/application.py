@@ -106,7 +106,7 @@ class AppFacts:
         entry = next((e for s in self.stage.ancestry if (e := s.last("ENTRYPOINT")) is not None), None)
         if entry is None or not entry.exec_form:
             base = self.facts.image(self.stage)
-            passes = entry is not None or base is None or base.entrypoint in ("", "passes")
+            passes = entry is not None or base is None or base.entrypoint == "passes" or not base.start
             return words if passes else (*(base.start if base is not None else ()), *words)
         name = entry.exec_form[0].rpartition("/")[2]
         is_whole = re.search(r"\.sh$|entrypoint", name) or name in ("tini", "dumb-init", "catatonit", "gosu", "su-exec")

@@ -31,6 +31,9 @@ _STEP = re.compile(r"(\s|#.*\n)*(COPY|ADD|RUN|USER|CMD|ENTRYPOINT|HEALTHCHECK|VO
 _SETTING = re.compile(r"(\s|#.*\n)*(WORKDIR|ENV|ARG)\b", re.IGNORECASE)
 
 
+BUILDER = "build"
+
+
 class Fate(Enum):
     """Where an instruction of the old stage goes."""
 
@@ -53,10 +56,10 @@ class Plan:
     """A split that a strategy proposes.
 
     `runtime` is the base of the new stage. `fates` has one entry for every instruction of the old stage but FROM. `first` are
-    new lines behind the working directory, `before` such that come in front of a moved instruction (by its index), `between`
-    the text lines of a further stage in front of the runtime stage with their contract entries. `edits` and `changes` concern
-    what stays in the builder. `decided` is the question of the decision tree that settled the base, `implies` the aspects of
-    the image that change with it.
+    new lines behind the working directory, `between` the text lines of a further stage in front of the runtime stage with
+    their contract entries, `instead` what a moved instruction becomes. `edits` and `changes` concern what stays in the
+    builder. `decided` is the question of the decision tree that settled the base, `implies` the aspects of the image that
+    change with it.
     """
 
     runtime: str
@@ -65,8 +68,8 @@ class Plan:
     decided: str
     why: str
     first: list[Line] = field(default_factory=list)
-    before: dict[int, list[Line]] = field(default_factory=dict)
     between: list[Line] = field(default_factory=list)
+    instead: dict[int, Line] = field(default_factory=dict)
     edits: list[Edit] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
@@ -112,62 +115,74 @@ def obstacle(document: Document, facts: Facts, stage: Stage) -> Obstacle | None:
 
 def edits(document: Document, facts: Facts, stage: Stage, plan: Plan) -> tuple[tuple[Edit, ...], tuple[Change, ...]]:
     """The edits that carry out `plan`, and what they change in the contract."""
-    newline = document.source.newline
-    builder = _free_name(document, "build")
-    changes = [*plan.changes]
-    named = f" AS {builder}" if stage.base.value.find(" as ") < 0 else f" as {builder}"
-    image = stage.base.words[0]
-    end = stage.base.words[-1].span.end
-    found = [*plan.edits, Edit(Span(image.span.end, end), named)]
-    old, flags = stage.base.value, "".join(f"--{f.name}={f.value} " for f in stage.base.flags)
-    name = f" AS {stage.name}" if stage.name else ""
-    changes.append(
-        Change(
-            Aspect.BASE,
-            removed=(f"{flags}{' '.join(old.split())}",),
-            added=(f"{flags}{stage.image}{named}", f"{_platform(stage)}{plan.runtime}{name}"),
-        )
-    )
-    lines = [line.text for line in plan.between]
-    changes += (Change(line.aspect, added=line.entries) for line in plan.between)
-    lines += ["", f"FROM {_platform(stage)}{plan.runtime}{name}"]
+    renamed, base_change = _renamed(document, stage, plan)
+    body, changes = _body(document, facts, stage, plan)
     state = facts.end_state(stage)
-    placed_workdir = False
+    has_workdir = any(i.keyword == "WORKDIR" and plan.fates[i.index] is not Fate.BUILD for i in stage.body)
+    head = [*plan.first]
+    if not has_workdir and state.workdir not in (None, "/"):
+        head.insert(0, Line(f"WORKDIR {state.workdir}", Aspect.WORKDIR, (str(state.workdir),)))
+    changes += [Change(line.aspect, added=line.entries) for line in (*plan.between, *head)]
+    start = _behind_settings(body)
+    name = f" AS {stage.name}" if stage.name else ""
+    lines = [
+        *(line.text for line in plan.between),
+        "",
+        f"FROM {_platform(stage)}{plan.runtime}{name}",
+        *body[:start],
+        *(line.text for line in head),
+        *body[start:],
+    ]
+    moved = _moved(document, stage, plan, document.source.newline.join(lines))
+    return (*plan.edits, renamed, *moved), (*plan.changes, base_change, *changes)
+
+
+def _renamed(document: Document, stage: Stage, plan: Plan) -> tuple[Edit, Change]:
+    """The old stage as the builder: it gets a name, or hands its own on to the runtime stage."""
+    image, last = stage.base.words[0], stage.base.words[-1]
+    keyword = "as" if stage.base.value.find(" as ") >= 0 else "AS"
+    named = f" {keyword} {free_name(document, BUILDER)}"
+    flags = "".join(f"--{f.name}={f.value} " for f in stage.base.flags)
+    name = f" AS {stage.name}" if stage.name else ""
+    added = (f"{flags}{stage.image}{named}", f"{_platform(stage)}{plan.runtime}{name}")
+    change = Change(Aspect.BASE, removed=(f"{flags}{' '.join(stage.base.value.split())}",), added=added)
+    return Edit(Span(image.span.end, last.span.end), named), change
+
+
+def _body(document: Document, facts: Facts, stage: Stage, plan: Plan) -> tuple[list[str], list[Change]]:
+    """The instructions of the runtime stage that come from the old one, and how the contract sees the move."""
     body: list[str] = []
+    changes: list[Change] = []
     for instruction in stage.body:
         fate = plan.fates[instruction.index]
-        for line in plan.before.get(instruction.index, ()):
-            body.append(line.text)
-            changes.append(Change(line.aspect, added=line.entries))
         if fate is Fate.BUILD:
             continue
-        own = entries(facts, instruction)
-        aspect = own[0]
-        if instruction.keyword == "WORKDIR":
-            placed_workdir = True
-        if fate is Fate.RUN:
-            found.append(document.delete(instruction))
-            body.append(document.block(instruction))
-            changes.append(Change(aspect, removed=own[1], added=own[1]))
-        else:
+        aspect, own = entries(facts, instruction)
+        if fate is Fate.BOTH:
             body.append(document.raw(instruction))
-            changes.append(Change(aspect, added=own[1]))
-    workdir = (
-        []
-        if placed_workdir or state.workdir in (None, "/")
-        else [Line(f"WORKDIR {state.workdir}", Aspect.WORKDIR, (str(state.workdir),))]
-    )
-    head = [*workdir, *plan.first]
-    changes += (Change(line.aspect, added=line.entries) for line in head)
-    start = _behind_settings(body)
-    lines += [*body[:start], *(line.text for line in head), *body[start:]]
-    text = document.source.text
-    left = document.source.edited(found).text
-    lead = "" if left.endswith("\n") else newline
-    gap = [] if left.replace("\r\n", "\n").endswith("\n\n") else [""]
-    lines = [*gap, *lines[1:]]
-    found.append(Edit(Span(len(text), len(text)), lead + newline.join(lines) + newline))
-    return tuple(found), tuple(changes)
+            changes.append(Change(aspect, added=own))
+            continue
+        block, new = document.block(instruction), plan.instead.get(instruction.index)
+        body.append(block if new is None else block.removesuffix(document.raw(instruction)) + new.text)
+        changes.append(Change(aspect, removed=own, added=own if new is None else new.entries))
+    return body, changes
+
+
+def _moved(document: Document, stage: Stage, plan: Plan, text: str) -> list[Edit]:
+    """Take out what moves, and put `text` behind what stays; free-standing comments at the end stay where they are."""
+    source = document.source
+    kept = [i for i in stage.instructions if i is stage.base or plan.fates[i.index] is not Fate.RUN][-1]
+    gone = [i for i in stage.body if plan.fates[i.index] is Fate.RUN]
+    first = source.line_index(kept.span.end) + 1
+    taken = {n for i in gone for n in range(source.line_index(i.whole.start), source.line_index(i.whole.end) + 1)}
+    free = [n for n in range(first, len(source.line_starts)) if n not in taken and source.line(n).strip()]
+    comments = "".join(source.newline + source.line(n).rstrip("\r\n") for n in free)
+    begin = source.line_end(first - 1)
+    lead = source.newline if begin == len(source.text) and not source.text.endswith("\n") else ""
+    lead += comments + source.newline if comments else ""
+    gap = "" if text.startswith(source.newline) else source.newline
+    tail = Edit(Span(begin, len(source.text)), f"{lead}{gap}{text}{source.newline}")
+    return [*(document.delete(i) for i in gone if i.index < kept.index), tail]
 
 
 def _behind_settings(body: list[str]) -> int:
@@ -183,7 +198,8 @@ def _platform(stage: Stage) -> str:
     return f"--platform={flag.value} "
 
 
-def _free_name(document: Document, wanted: str) -> str:
+def free_name(document: Document, wanted: str) -> str:
+    """`wanted`, or with a number behind it where a stage has that name."""
     names = {stage.name.lower() for stage in document.stages if stage.name}
     return next(name for name in (wanted, *(f"{wanted}-{n}" for n in range(2, 100))) if name not in names)
 
@@ -223,8 +239,8 @@ def _mentions(instruction: Instruction, names: set[str]) -> bool:
     return any(re.search(rf"\$\{{?{re.escape(name)}\b", instruction.value) for name in names)
 
 
-def from_build(path: str, destination: str, *, stage: str = "build") -> Line:
-    """A COPY of `path` out of the builder."""
+def from_stage(stage: str, path: str, destination: str) -> Line:
+    """A COPY of `path` out of another stage."""
     words = (f"--from={stage}", path, destination)
     return Line(f"COPY {' '.join(words)}", Aspect.COPIES, (f"COPY {' '.join(words)}",))
 

@@ -17,7 +17,7 @@ from optimizer.facts.started import How
 from optimizer.facts.uses import ANYTHING, Act, Surroundings, Use, folder
 from optimizer.layers import commands_in
 from optimizer.rewrite import Aspect, Change, Check, Safety
-from optimizer.split.frame import Line, Obstacle, Plan, default_fates, from_build, from_context
+from optimizer.split.frame import BUILDER, Line, Obstacle, Plan, default_fates, free_name, from_context, from_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +62,7 @@ def plan(document: Document, facts: Facts, stage: Stage) -> Plan | Obstacle:
 class _Go:
     def __init__(self, document: Document, facts: Facts, stage: Stage) -> None:
         self.document = document
+        self.builder = free_name(document, BUILDER)
         self.facts = facts
         self.stage = stage
         self.app = facts.application(stage)
@@ -300,7 +301,7 @@ class _Go:
         if self.app.shells and runtime in (STATIC, DYNAMIC, "scratch"):
             return Obstacle("something is run through a shell, which the runtime image does not have", self.app.shells[:1])
         self._files(result, uses, binary)
-        result.first.append(from_build(binary, binary))
+        result.first.append(from_stage(self.builder, binary, binary))
         self._libraries(result, runtime, programs, headers)
         result.evidence += [self.facts.seen_command(run, build.command, f"builds {binary}")]
         return result
@@ -337,7 +338,7 @@ class _Go:
         """What the runtime image has to be given beside the binary: certificates, time zones, packages."""
         if runtime == "scratch":
             for path in ("/etc/ssl/certs/ca-certificates.crt", "/usr/share/zoneinfo", "/etc/passwd", "/etc/group"):
-                result.first.append(from_build(path, path))
+                result.first.append(from_stage(self.builder, path, path))
         elif runtime.startswith("alpine"):
             text = "apk add --no-cache ca-certificates tzdata"
             result.first.insert(0, Line(f"RUN {text}", Aspect.COMMANDS, commands_in(text)))

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from optimizer.contract import entries
+from optimizer.contract import entries, exec_entry
 from optimizer.dockerfile.shell import read_script
 from optimizer.facts.commands import apt_install, is_apt, option_value
 from optimizer.facts.images import image, variant
@@ -19,7 +19,7 @@ from optimizer.facts.packages import is_build_only, is_builder
 from optimizer.facts.slim import SlimNeeds, apt_layer
 from optimizer.layers import commands_in
 from optimizer.rewrite import Aspect, Check, Safety
-from optimizer.split.frame import Fate, Line, Obstacle, Plan, default_fates, from_build, from_context
+from optimizer.split.frame import BUILDER, Fate, Line, Obstacle, Plan, default_fates, free_name, from_context, from_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from optimizer.facts import Facts
     from optimizer.facts.commands import Placed
     from optimizer.facts.copies import Copy
+    from optimizer.facts.images import Image
     from optimizer.rewrite import Evidence
 
 BASES = frozenset({"node"})
@@ -70,6 +71,8 @@ def plan(document: Document, facts: Facts, stage: Stage) -> Plan | Obstacle:
 class _Node:
     def __init__(self, document: Document, facts: Facts, stage: Stage) -> None:
         self.document = document
+        self.builder = free_name(document, BUILDER)
+        self.deps = free_name(document, "deps")
         self.facts = facts
         self.stage = stage
         self.app = facts.application(stage)
@@ -83,7 +86,7 @@ class _Node:
         outputs = self._outputs(install)
         if isinstance(outputs, Obstacle):
             return outputs
-        if not outputs:
+        if not outputs and self.facts.base_choice != "distroless":
             return Obstacle("nothing is built in the image", is_silent=True)
         if (odd := self._odd_run()) is not None:
             return odd
@@ -279,7 +282,10 @@ class _Node:
         if any(p.is_folder for c in late for p in c.placements or ()):
             seen = self.facts.seen(install.run, "installs behind them")
             return Obstacle("the sources are copied before the dependencies are installed", (seen,))
-        runtime = self._runtime()
+        chosen = self._runtime()
+        if isinstance(chosen, Obstacle):
+            return chosen
+        runtime, decided = chosen
         base = self.facts.image(self.stage)
         assert base is not None
         needs = SlimNeeds(self.facts, self.stage, base, ()).look() if runtime != self.stage.image else None
@@ -289,10 +295,13 @@ class _Node:
             runtime,
             fates,
             f"built in one stage, run on {runtime} with production dependencies only",
-            "it is built, and the start command needs what production dependencies bring",
+            decided,
             "The compiler, the sources and the development dependencies stay in the builder.",
         )
-        result.between += list(self._deps_stage(prefix, install))
+        if outputs:
+            result.between += list(self._deps_stage(prefix, install))
+        if runtime.startswith("gcr.io/"):
+            self._started_by_node(result)
         packages = dict(needs.packages) if needs is not None else {}
         packages |= dict.fromkeys(self._installed(), self.facts.seen(install.run, "runs behind the install of it"))
         if packages:
@@ -301,9 +310,10 @@ class _Node:
             result.first.append(Line(text, Aspect.COMMANDS, commands_in(plain)))
         result.first += [line for _, line in self._files(outputs)]
         result.first.append(
-            from_build(posixpath.join(install.project.container, "node_modules"), "./node_modules", stage="deps")
+            from_stage(self.deps if outputs else self.builder, f"{install.project.container}/node_modules", "./node_modules")
         )
-        result.first += [from_build(posixpath.join(install.project.container, out), f"./{out}") for out in outputs]
+        outs = [(posixpath.join(install.project.container, out), f"./{out}") for out in outputs]
+        result.first += [from_stage(self.builder, path, shown) for path, shown in outs]
         result.evidence += [
             self.facts.seen_command(install.run, install.placed.command, "installs development dependencies too"),
             *(outputs[out] for out in list(outputs)[:1]),
@@ -314,16 +324,57 @@ class _Node:
             result.checks.append(Check("no source loads a package that only development has", holds=None))
         return result
 
-    def _runtime(self) -> str:
-        if self.facts.base_choice == "distroless":
-            return self.stage.image
+    def _runtime(self) -> tuple[str, str] | Obstacle:
+        """The base of the runtime stage, and the question that settled it."""
+        base, choice = self.facts.image(self.stage), self.facts.base_choice
+        assert base is not None
+        distroless = self._distroless(base)
+        if choice == "distroless" or (choice == "auto" and base.release == "trixie" and isinstance(distroless, str)):
+            if isinstance(distroless, Obstacle):
+                return distroless
+            return distroless, "nothing but node is started, and no shell: a distroless image of the same Node does"
         reference, _ = variant(self.stage.image, "slim")
-        base = self.facts.image(self.stage)
-        return (
-            reference
-            if reference and image(reference) is not None and base is not None and base.kind == "full"
-            else self.stage.image
-        )
+        if reference and image(reference) is not None and base.kind == "full":
+            needs = "--base slim" if choice == "slim" else self._why_not_distroless(base, distroless)
+            return reference, f"it is built here; the start command needs production dependencies alone; {needs}"
+        return self.stage.image, "it is built here, and the start command needs production dependencies alone"
+
+    def _started_by_node(self, result: Plan) -> None:
+        """The distroless image starts node by itself: CMD keeps what node is to run."""
+        command = self.stage.last("CMD")
+        words = command.exec_form if command is not None else None
+        if command is not None and words:
+            text = json.dumps(list(words[1:]), ensure_ascii=False)
+            result.instead[command.index] = Line(f"CMD {text}", Aspect.CMD, (exec_entry(words[1:]),))
+        result.implies = frozenset({Aspect.ENTRYPOINT, Aspect.ENV})
+
+    def _why_not_distroless(self, base: Image, distroless: str | Obstacle) -> str:
+        if isinstance(distroless, Obstacle):
+            return f"not distroless, since {distroless.reason}"
+        return f"not distroless, which is Debian 13, while this Node is on {base.release or 'another release'}"
+
+    def _distroless(self, base: Image) -> str | Obstacle:
+        """The distroless image with the same major version of Node, or why the application needs more than that."""
+        major = (base.version or "").partition(".")[0]
+        name = f"gcr.io/distroless/nodejs{major}"
+        here = self.facts.seen(self.stage.base, "is the base")
+        if image(name) is None:
+            return Obstacle(f"there is no distroless image of Node {major or base.tag} that is maintained", (here,))
+        if self.app.shells:
+            return Obstacle("something is started through a shell", self.app.shells[:1])
+        other = next((p for p in self.app.programs if p.what not in ("node", "nodejs")), None)
+        if other is not None:
+            return Obstacle(f'it starts "{other.what}"', (other.seen,))
+        user = self.stage.last("USER")
+        if user is not None and not re.fullmatch(r"\d+(:\d+)?", user.value):
+            return Obstacle(f"the user {user.value} is not in that image", (self.facts.seen(user, "names it"),))
+        command, entry = self.stage.last("CMD"), self.stage.last("ENTRYPOINT")
+        words = command.exec_form if command is not None else None
+        if entry is not None or not words or words[0] != "node":
+            return Obstacle("the image does not simply start node", (here,))
+        if (check := self.stage.last("HEALTHCHECK")) is not None:
+            return Obstacle("node is not on the PATH of a health check there", (self.facts.seen(check, "is the health check"),))
+        return f"{name}-debian13"
 
     def _installed(self) -> tuple[str, ...]:
         """The Debian packages that RUNs install by name and that are not there to compile."""
@@ -344,7 +395,7 @@ class _Node:
         """A stage that installs the production dependencies alone, from the same manifests, on the builder's image."""
         flags = "".join(f"--{f.name}={f.value} " for f in self.stage.base.flags)
         yield Line("", Aspect.BASE, ())
-        name = f"{flags}{self.stage.image} AS deps"
+        name = f"{flags}{self.stage.image} AS {self.deps}"
         yield Line(f"FROM {name}", Aspect.BASE, (name,))
         for instruction in prefix:
             if instruction.keyword in ("WORKDIR", "ENV", "ARG", "COPY", "ADD", "RUN", "SHELL", "USER"):

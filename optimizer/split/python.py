@@ -13,7 +13,7 @@ from optimizer.facts.python_packages import compiled, installed, is_install, req
 from optimizer.facts.slim import SlimNeeds, apt_layer
 from optimizer.layers import commands_in
 from optimizer.rewrite import Aspect, Change, Check, Safety
-from optimizer.split.frame import Fate, Line, Obstacle, Plan, default_fates, from_build
+from optimizer.split.frame import BUILDER, Fate, Line, Obstacle, Plan, default_fates, free_name, from_stage
 
 if TYPE_CHECKING:
     from optimizer.dockerfile.document import Document, Stage
@@ -42,6 +42,7 @@ def plan(document: Document, facts: Facts, stage: Stage) -> Plan | Obstacle:
 class _Python:
     def __init__(self, document: Document, facts: Facts, stage: Stage) -> None:
         self.document = document
+        self.builder = free_name(document, BUILDER)
         self.facts = facts
         self.stage = stage
         base = facts.image(stage)
@@ -157,7 +158,7 @@ class _Python:
             text = apt_layer(self.facts, packages)
             plain = text.removeprefix("RUN ").replace(f"{self.document.escape}{self.document.source.newline}", "\n")
             result.first.append(Line(text, Aspect.COMMANDS, commands_in(plain)))
-        result.first.append(from_build(ENVIRONMENT, ENVIRONMENT))
+        result.first.append(from_stage(self.builder, ENVIRONMENT, ENVIRONMENT))
         result.first.append(Line(f"ENV {path}", Aspect.ENV, (path,)))
         result.evidence += [r.seen for r in compiled_ones[:2]] or [next(iter(tools.values()))]
         result.evidence += [packages[n] for n in sorted(packages)][:3]
