@@ -49,6 +49,16 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in APPS.glob("*/app.toml"))
 
 
+def spec(app: str) -> dict[str, Any]:
+    """How to ask an application, and which source to edit."""
+    return tomllib.loads((APPS / app / "app.toml").read_text())
+
+
+def lay_out(app: str, folder: Path) -> None:
+    """Copy an application to `folder`, without what is ours: how to ask it, and the expert's Dockerfile."""
+    shutil.copytree(APPS / app, folder, ignore=shutil.ignore_patterns("app.toml", EXPERT))
+
+
 def why_no_daemon() -> str | None:
     """Why Docker cannot be used here, or None."""
     if shutil.which("docker") is None:
@@ -74,10 +84,9 @@ def build_and_ask(app: str, version: str) -> Row:
     `version` is one of VERSIONS: as it is, after `fix -w`, after `fix -w --unsafe`, or by the Dockerfile of an expert, which
     the tool never sees.
     """
-    spec = tomllib.loads((APPS / app / "app.toml").read_text())
     with tempfile.TemporaryDirectory(prefix=f"dockeropt-{app}-") as work:
         folder = Path(work) / app
-        shutil.copytree(APPS / app, folder, ignore=shutil.ignore_patterns("app.toml", EXPERT))
+        lay_out(app, folder)
         if version in ("safe", "unsafe"):
             result = fix_file(folder / "Dockerfile", {"unsafe": version == "unsafe"})
             assert not result.is_failed, result
@@ -86,23 +95,23 @@ def build_and_ask(app: str, version: str) -> Row:
             shutil.copy(APPS / app / EXPERT, folder / "Dockerfile")
         tag = f"dockeropt-test-{app}-{version}"
         try:
-            return _measure(app, folder, tag, spec)
+            return _measure(app, folder, tag, spec(app))
         finally:
             docker("rm", "-f", tag)
             docker("rmi", "-f", tag)
 
 
-def _measure(app: str, folder: Path, tag: str, spec: dict[str, Any]) -> Row:
+def _measure(app: str, folder: Path, tag: str, asked: dict[str, Any]) -> Row:
     done = build(folder, tag)
     if done.returncode:
         return Row(app, built=False, answers=False, megabytes=0, steps=0, total=0, note=done.stderr[-400:])
     size = json.loads(docker("image", "inspect", tag).stdout)[0]["Size"] / 1e6
     docker("rm", "-f", tag)
     docker("run", "-d", "--network=host", "--name", tag, tag)
-    said = _ask(f"http://127.0.0.1:{spec['port']}{spec['path']}", spec["expect"])
+    said = _ask(f"http://127.0.0.1:{asked['port']}{asked['path']}", asked["expect"])
     logs = "" if said is None else (docker("logs", "--tail", "5", tag).stderr + said)[-300:]
     docker("rm", "-f", tag)
-    edited = folder / spec["edit"]
+    edited = folder / asked["edit"]
     blanks = "".join(random.choice(("\n", " \n")) for _ in range(40))  # noqa: S311 - new each time: the cache goes by content
     edited.write_text(edited.read_text() + blanks)
     again = build(folder, tag)

@@ -3,7 +3,7 @@
 `fixtures/<transform>/<case>/` is a build context with a Dockerfile. `expected.Dockerfile` is the result (absent: the case
 must not change), `expected.dockerignore` a companion file, `report.md` the review of a changing case. `case.toml`: `unsafe`,
 `all` (run every transform, not this one alone), `refused` (words that a refusal must hold), `held_back` (words of an unknown
-claim), `target`, `base`.
+claim), `target`, `base`, `hazard` (the rows of tests/hazards.toml that it stands for).
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,10 +27,10 @@ def _daemon() -> None:
         pytest.skip(reason)
 
 
-def _by_model(app: str) -> tuple[Rerun, Rerun]:
+def _by_model(app: str, folder: Path) -> tuple[Rerun, Rerun]:
     """What an edit to the application's source re-runs before and after, by the cache model."""
-    folder = apps.APPS / app
-    edit = tomllib.loads((folder / "app.toml").read_text())["edit"]
+    apps.lay_out(app, folder)
+    edit = apps.spec(app)["edit"]
     document = Document.parse((folder / "Dockerfile").read_bytes())
     context = BuildContext(folder, "Dockerfile")
     outcome = optimize(document, context, Settings(unsafe=True))
@@ -40,7 +39,7 @@ def _by_model(app: str) -> tuple[Rerun, Rerun]:
 
 
 @pytest.mark.parametrize("app", apps.names())
-def test_an_application_answers_before_and_after(app: str) -> None:
+def test_an_application_answers_before_and_after(app: str, tmp_path: Path) -> None:
     if base := apps.missing_base(app):
         pytest.skip(f"the image {base} is not here")
     before = apps.build_and_ask(app, "before")
@@ -50,7 +49,7 @@ def test_an_application_answers_before_and_after(app: str) -> None:
     assert after.built, after.note
     assert after.answers, after.note
     assert after.megabytes <= before.megabytes * 1.01
-    predicted = _by_model(app)
+    predicted = _by_model(app, tmp_path / app)
     assert (predicted[0].steps, predicted[0].total) == (before.steps, before.total)
     assert predicted[1].total == after.total
     # a COPY from a stage that ran again is in the cache where it comes out the same: blank lines change no compiled file

@@ -3,18 +3,18 @@
 Why: apt also installs what a package merely recommends: often more than the package itself, and more to patch.
 Refuses: Packages that do not work without what they recommend (`python3-pip` builds with the compiler it recommends), and a
 policy that the image has already set.
-Source: Debian policy 7.2; hadolint DL3015; the table `apt_recommends.toml` was read off Debian's package lists.
+Source: Debian policy 7.2; hadolint DL3015; the table `apt_recommends.json` was read off Debian's package lists.
 """
 
 from __future__ import annotations
 
 import re
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from optimizer.contract import command_entry
 from optimizer.facts.commands import AptInstall, apt_install, apt_package_index
+from optimizer.facts.packages import table
 from optimizer.layers import insert_words
 from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
@@ -107,9 +107,8 @@ class SkipAptRecommends:
 
 @cache
 def _table() -> dict[str, dict[str, list[str]]]:
-    import tomllib
-
-    return tomllib.loads(files("optimizer.facts").joinpath("apt_recommends.toml").read_text("utf-8"))
+    """What packages recommend, by release."""
+    return {release: packages for release, packages in table("apt_recommends").items() if isinstance(packages, dict)}
 
 
 def _lost(name: str) -> frozenset[str] | None:

@@ -67,10 +67,11 @@ class ShellWord:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """A redirection: operator and target."""
+    """A redirection: operator and target, the target also as it is written; None where a variable makes it unknown."""
 
     operator: str
     target: str | None
+    raw: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +377,9 @@ class _Reader:
     def _redirect(self, node: Node) -> Redirect:
         operator = next((c.type for c in node.children if not c.is_named), "<<")
         target = next((c for c in reversed(node.children) if c.is_named), None)
-        return Redirect(operator, None if target is None else self._word(target).text)
+        return Redirect(
+            operator, None if target is None else self._word(target).text, "" if target is None else self.raw(target)
+        )
 
     def _word(self, node: Node) -> ShellWord:
         raw = self.raw(node)

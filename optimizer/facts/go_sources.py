@@ -6,7 +6,8 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from optimizer.facts.uses import ANYTHING, Act, Reading, Surroundings, Use, join
+from optimizer.facts.syntax import arguments_of, text_of, walk
+from optimizer.facts.uses import ANYTHING, Act, Reading, Surroundings, Use, join_known
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,18 +62,6 @@ def _parser() -> Parser:
     return tree_sitter.Parser(tree_sitter.Language(tree_sitter_go.language()))
 
 
-def _walk(node: Node) -> Iterator[Node]:
-    waiting = [node]
-    while waiting:
-        here = waiting.pop()
-        yield here
-        waiting += reversed(here.children)
-
-
-def _text(node: Node | None) -> str:
-    return (node.text or b"").decode("utf-8", "replace") if node is not None else ""
-
-
 class _File:
     """One file, with what its names stand for; `calls` are those of the whole program."""
 
@@ -83,7 +72,7 @@ class _File:
         self.assigned: dict[str, list[Node]] = {}
         self.calls = calls
         self.root = _parser().parse(data).root_node
-        self.nodes = [] if self.root.has_error else list(_walk(self.root))
+        self.nodes = [] if self.root.has_error else list(walk(self.root))
         for node in self.nodes:
             self.note(node)
 
@@ -105,17 +94,17 @@ class _File:
     def note(self, node: Node) -> None:
         """Take in a node: imports with another name, constants and variables."""
         if node.type == "import_spec":
-            name, path = node.child_by_field_name("name"), _text(node.child_by_field_name("path")).strip('"')
+            name, path = node.child_by_field_name("name"), text_of(node.child_by_field_name("path")).strip('"')
             short = re.sub(r"^v\d+$", "", path.rpartition("/")[2]) or path.split("/")[-2]
-            self.aliases[_text(name) or short] = short
+            self.aliases[text_of(name) or short] = short
         elif node.type == "call_expression":
-            self.calls.setdefault(_text(node.child_by_field_name("function")), []).append((self, self._arguments(node)))
+            self.calls.setdefault(text_of(node.child_by_field_name("function")), []).append((self, arguments_of(node)))
         elif node.type in ("const_spec", "var_spec", "short_var_declaration", "assignment_statement"):
             names = node.child_by_field_name("name") or node.child_by_field_name("left")
             values = node.child_by_field_name("value") or node.child_by_field_name("right")
             left = [names] if names is not None and names.type == "identifier" else names.named_children if names else []
             for name, value in zip(left, values.named_children if values else [], strict=False):
-                self.assigned.setdefault(_text(name), []).append(value)
+                self.assigned.setdefault(text_of(name), []).append(value)
 
     def uses(self, call: Node) -> Iterator[tuple[Act, str | None]]:
         """What one call does."""
@@ -123,10 +112,10 @@ class _File:
         if function is None or function.type != "selector_expression":
             return
         operand = function.child_by_field_name("operand")
-        method = _text(function.child_by_field_name("field"))
-        is_package = operand is not None and operand.type == "identifier" and _text(operand) in self.aliases
-        name = f"{self.aliases[_text(operand)]}.{method}" if is_package else f"?.{method}"
-        arguments = self._arguments(call)
+        method = text_of(function.child_by_field_name("field"))
+        is_package = operand is not None and operand.type == "identifier" and text_of(operand) in self.aliases
+        name = f"{self.aliases[text_of(operand)]}.{method}" if is_package else f"?.{method}"
+        arguments = arguments_of(call)
         if name in ("exec.Command", "exec.CommandContext", "syscall.Exec", "os.StartProcess"):
             program = self.text(arguments[1 if name == "exec.CommandContext" else 0]) if arguments else None
             yield Act.STARTS, None if program is None or program.endswith(ANYTHING) else program
@@ -135,7 +124,7 @@ class _File:
                 yield Act.STARTS, None
         elif name in _SEARCHING:
             yield Act.READS, None
-        elif name == "os.OpenFile" and re.search(r"O_(CREATE|WRONLY|RDWR|APPEND)", _text(call)):
+        elif name == "os.OpenFile" and re.search(r"O_(CREATE|WRONLY|RDWR|APPEND)", text_of(call)):
             yield Act.WRITES, self.path(arguments[0]) if arguments else None
         elif name in _WRITES:
             yield from self._writes(name, arguments)
@@ -168,18 +157,14 @@ class _File:
             if match := re.search(r":(\d+)$", self.text(argument) or ""):
                 yield Act.LISTENS, match[1]
 
-    def _arguments(self, call: Node) -> list[Node]:
-        found = call.child_by_field_name("arguments")
-        return [child for child in found.named_children if child.type != "comment"] if found is not None else []
-
     def text(self, node: Node | None, depth: int = 0) -> str | None:
         """The text that an expression gives, `*` for the part behind which nothing is known."""
         if node is None or depth > _MAX_DEPTH:
             return None
         if node.type in ("interpreted_string_literal", "raw_string_literal"):
-            return _text(node)[1:-1]
+            return text_of(node)[1:-1]
         if node.type == "identifier":
-            values = self.assigned.get(_text(node), [])
+            values = self.assigned.get(text_of(node), [])
             return self.text(values[0], depth + 1) if len(values) == 1 else self._parameter(node, depth) if not values else None
         if node.type == "binary_expression":
             left = self.text(node.child_by_field_name("left"), depth + 1)
@@ -200,29 +185,24 @@ class _File:
             return None
         declared = function.child_by_field_name("parameters")
         names = [
-            _text(name)
+            text_of(name)
             for part in (declared.named_children if declared is not None else ())
             for name in part.named_children
             if name.type == "identifier"
         ]
-        if _text(node) not in names:
+        if text_of(node) not in names:
             return None
-        at = names.index(_text(node))
-        found = self.calls.get(_text(function.child_by_field_name("name")), [])
+        at = names.index(text_of(node))
+        found = self.calls.get(text_of(function.child_by_field_name("name")), [])
         texts = {file.text(arguments[at], depth + 1) if at < len(arguments) else None for file, arguments in found}
         return texts.pop() if len(texts) == 1 else None
 
     def _call_text(self, node: Node, depth: int) -> str | None:
-        name, arguments = _text(node.child_by_field_name("function")), self._arguments(node)
+        name, arguments = text_of(node.child_by_field_name("function")), arguments_of(node)
         if name in ("filepath.Join", "path.Join"):
             parts = [self.text(argument, depth + 1) for argument in arguments]
-            if not parts or parts[0] is None:
-                return None
-            known = parts[: parts.index(None)] if None in parts else parts
-            whole = join(*(part for part in known if part is not None))
-            if not parts[0].startswith("/"):
-                whole = whole.lstrip("/")
-            return whole if len(known) == len(parts) else whole + "/" + ANYTHING
+            whole = join_known(parts)
+            return whole.lstrip("/") if whole is not None and not (parts[0] or "").startswith("/") else whole
         if name == "os.Getenv" and arguments:
             key = self.text(arguments[0], depth + 1)
             return self.surroundings.env.get(key) if key is not None else None

@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from optimizer.dockerfile.shell import read_script
-from optimizer.facts.uses import ANYTHING, Act, Reading, Surroundings, Use, folder, join
+from optimizer.facts.syntax import arguments_of, text_of, walk
+from optimizer.facts.uses import ANYTHING, Act, Reading, Surroundings, Use, folder, join_known
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,7 @@ def read(data: bytes, surroundings: Surroundings) -> Reading:
         unreadable = Use(Act.STARTS, None, surroundings.path, 1, "cannot be parsed")
         return Reading(imports=imports, unknown=(*unknown, unreadable))
     module = _Module(surroundings)
-    for node in _walk(root):
+    for node in walk(root):
         module.note(node)
     uses = tuple(
         _use(surroundings, text, node.start_point[0], act, what) for node in module.calls for act, what in module.uses(node)
@@ -93,18 +94,6 @@ def _parser(path: str) -> Parser:
     return _language("tsx" if path.endswith(".tsx") else "javascript")
 
 
-def _walk(node: Node) -> Iterator[Node]:
-    waiting = [node]
-    while waiting:
-        here = waiting.pop()
-        yield here
-        waiting += reversed(here.children)
-
-
-def _text(node: Node | None) -> str:
-    return (node.text or b"").decode("utf-8", "replace") if node is not None else ""
-
-
 class _Module:
     """The calls of one module, with what its names stand for."""
 
@@ -125,40 +114,40 @@ class _Module:
 
     def _import(self, node: Node) -> None:
         module = _string(node.child_by_field_name("source")) or ""
-        for inner in _walk(node):
+        for inner in walk(node):
             if inner.type == "import_specifier":
-                name = _text(inner.child_by_field_name("name"))
-                self.names[_text(inner.child_by_field_name("alias")) or name] = f"{module}.{name}"
+                name = text_of(inner.child_by_field_name("name"))
+                self.names[text_of(inner.child_by_field_name("alias")) or name] = f"{module}.{name}"
             elif inner.type in ("namespace_import", "import_clause"):
                 for child in inner.children:
                     if child.type == "identifier":
-                        self.names[_text(child)] = module
+                        self.names[text_of(child)] = module
 
     def _declare(self, name: Node | None, value: Node | None) -> None:
         if name is None or value is None:
             return
         module = self.called(value)
         if name.type == "identifier":
-            self.assigned.setdefault(_text(name), []).append(value)
+            self.assigned.setdefault(text_of(name), []).append(value)
             if module:
-                self.names[_text(name)] = module
+                self.names[text_of(name)] = module
         elif name.type == "object_pattern" and module:
             for part in name.children:
                 if part.type == "shorthand_property_identifier_pattern":
-                    self.names[_text(part)] = f"{module}.{_text(part)}"
+                    self.names[text_of(part)] = f"{module}.{text_of(part)}"
                 elif part.type == "pair_pattern":
                     key, alias = part.child_by_field_name("key"), part.child_by_field_name("value")
-                    self.names[_text(alias)] = f"{module}.{_text(key)}"
+                    self.names[text_of(alias)] = f"{module}.{text_of(key)}"
 
     def called(self, node: Node | None, depth: int = 0) -> str:
         """What an expression stands for: `child_process`, `fs.writeFile`, `?.method`, or "" where it is nothing known."""
         if node is None or depth > _MAX_DEPTH:
             return ""
         if node.type == "identifier":
-            return self.names.get(_text(node), "")
+            return self.names.get(text_of(node), "").removesuffix(".promises").removesuffix(".default")
         if node.type == "member_expression":
             inner = self.called(node.child_by_field_name("object"), depth + 1)
-            name = _text(node.child_by_field_name("property"))
+            name = text_of(node.child_by_field_name("property"))
             if name in ("promises", "default") and inner:
                 return inner
             return f"{inner or '?'}.{name}"
@@ -166,10 +155,10 @@ class _Module:
             return self.called(node.named_children[0], depth + 1) if node.named_children else ""
         if node.type == "call_expression":
             function = node.child_by_field_name("function")
-            arguments = _arguments(node)
-            if _text(function) in ("require", "import") and arguments:
+            arguments = arguments_of(node)
+            if text_of(function) in ("require", "import") and arguments:
                 return _string(arguments[0]) or ""
-            if _text(function).rpartition(".")[2] == "promisify" and arguments:
+            if text_of(function).rpartition(".")[2] == "promisify" and arguments:
                 return self.called(arguments[0], depth + 1)
         return ""
 
@@ -178,9 +167,9 @@ class _Module:
         function = call.child_by_field_name("function") or call.child_by_field_name("constructor")
         name = self.called(function)
         module, _, short = name.rpartition(".")
-        short = short or _text(function)
+        short = short or text_of(function)
         module = module or name
-        arguments = _arguments(call)
+        arguments = arguments_of(call)
         if module in _PROCESS and short in _SHELLS | _STARTS:
             yield from self._starts(arguments, by_shell=short in _SHELLS)
         elif name.partition(".")[0] in _SPAWNERS:
@@ -202,7 +191,7 @@ class _Module:
     def _starts(self, arguments: list[Node], *, by_shell: bool) -> Iterator[tuple[Act, str | None]]:
         text = self.text(arguments[0]) if arguments else None
         shell = _property(arguments, "shell")
-        if by_shell or (shell is not None and _text(shell) != "false"):
+        if by_shell or (shell is not None and text_of(shell) != "false"):
             yield Act.SHELL, None
             script = read_script(text) if text is not None and not text.endswith(ANYTHING) else None
             if script is None:
@@ -229,11 +218,11 @@ class _Module:
         if node.type == "string":
             return _string(node)
         if node.type == "number":
-            return _text(node)
+            return text_of(node)
         if node.type == "template_string":
             return self._template(node, depth)
         if node.type == "identifier":
-            name = _text(node)
+            name = text_of(node)
             if name == "__dirname":
                 return folder(self.surroundings.container)
             if name == "__filename":
@@ -254,7 +243,7 @@ class _Module:
         out = ""
         for child in node.named_children:
             part = (
-                _text(child)
+                text_of(child)
                 if child.type in ("string_fragment", "escape_sequence")
                 else self.text(child.named_children[0], depth + 1)
             )
@@ -268,7 +257,7 @@ class _Module:
     def _binary(self, node: Node, depth: int) -> str | None:
         left = self.text(node.child_by_field_name("left"), depth + 1)
         right = self.text(node.child_by_field_name("right"), depth + 1)
-        operator = _text(node.child_by_field_name("operator"))
+        operator = text_of(node.child_by_field_name("operator"))
         if operator in ("||", "??"):
             return left if left is not None else right
         if operator == "+" and left is not None:
@@ -276,7 +265,7 @@ class _Module:
         return None
 
     def _member(self, node: Node) -> str | None:
-        whole = _text(node)
+        whole = text_of(node)
         if match := re.fullmatch(r"process\.env\.(\w+)", whole):
             return self.surroundings.env.get(match[1])
         if whole == "import.meta.dirname":
@@ -287,8 +276,8 @@ class _Module:
 
     def _path_call(self, node: Node, depth: int) -> str | None:
         function = node.child_by_field_name("function") or node.child_by_field_name("constructor")
-        name, arguments = _text(function).rpartition(".")[2], _arguments(node)
-        if _text(function) == "process.cwd":
+        name, arguments = text_of(function).rpartition(".")[2], arguments_of(node)
+        if text_of(function) == "process.cwd":
             return self.surroundings.workdir
         if name == "tmpdir":
             return "/tmp"  # noqa: S108 - a path in the image
@@ -298,7 +287,7 @@ class _Module:
             parts = [self.text(argument, depth + 1) for argument in arguments]
             if name == "resolve" and self.surroundings.workdir is not None:
                 parts = [self.surroundings.workdir, *parts]
-            return _joined(parts)
+            return join_known(parts)
         if name == "dirname" and arguments:
             inner = self.text(arguments[0], depth + 1)
             return None if inner is None else folder(inner)
@@ -306,7 +295,7 @@ class _Module:
             return self.text(arguments[0], depth + 1)
         if name == "URL" and len(arguments) == 2:
             parts = [self.text(arguments[1], depth + 1), self.text(arguments[0], depth + 1)]
-            return _joined([folder(parts[0]) if parts[0] else None, parts[1]])
+            return join_known([folder(parts[0]) if parts[0] else None, parts[1]])
         return None
 
     def path(self, node: Node) -> str | None:
@@ -315,23 +304,10 @@ class _Module:
         return None if text is None or text == ANYTHING else self.surroundings.absolute(text)
 
 
-def _joined(parts: list[str | None]) -> str | None:
-    if not parts or parts[0] is None:
-        return None
-    known = parts[: parts.index(None)] if None in parts else parts
-    whole = join(*(part for part in known if part is not None))
-    return whole if len(known) == len(parts) else join(whole, ANYTHING)
-
-
 def _string(node: Node | None) -> str | None:
     if node is None or node.type != "string":
         return None
-    return "".join(_text(child) for child in node.named_children)
-
-
-def _arguments(call: Node) -> list[Node]:
-    found = call.child_by_field_name("arguments")
-    return [child for child in found.named_children if child.type != "comment"] if found is not None else []
+    return "".join(text_of(child) for child in node.named_children)
 
 
 def _property(arguments: list[Node], name: str) -> Node | None:
@@ -340,6 +316,6 @@ def _property(arguments: list[Node], name: str) -> Node | None:
         if argument.type != "object":
             continue
         for pair in argument.named_children:
-            if pair.type == "pair" and _text(pair.child_by_field_name("key")).strip("'\"") == name:
+            if pair.type == "pair" and text_of(pair.child_by_field_name("key")).strip("'\"") == name:
                 return pair.child_by_field_name("value")
     return None

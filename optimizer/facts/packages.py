@@ -1,6 +1,7 @@
 """What is known of packages by name: Debian's programs and libraries, Python's wheels, npm's addons, Go's modules.
 
-The tables are `debian.toml`, `pypi.toml`, `npm.toml` and `gomodules.toml`; each says at its top how it was made, and when.
+The tables are `debian.json`, `pypi.json`, `npm.toml`, `gomodules.toml` and `alpine.toml`; each says at its top how it was made.
+The large ones are JSON, which is read twenty times as fast.
 """
 
 from __future__ import annotations
@@ -19,10 +20,18 @@ _LOADED_BY_SONAME = re.compile(r"\.so(\.\d+)*$")
 
 @cache
 def table(name: str) -> dict[str, Any]:
-    """The table `name`.toml."""
+    """The table `name`, of whichever format."""
+    folder = files("optimizer.facts")
+    path = folder.joinpath(f"{name}.json")
+    if path.is_file():
+        import json
+
+        found = json.loads(path.read_text("utf-8"))
+        assert isinstance(found, dict)
+        return found
     import tomllib
 
-    return tomllib.loads(files("optimizer.facts").joinpath(f"{name}.toml").read_text("utf-8"))
+    return tomllib.loads(folder.joinpath(f"{name}.toml").read_text("utf-8"))
 
 
 # -------------------------------------------------------------------- Debian

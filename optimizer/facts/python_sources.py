@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from optimizer.dockerfile.shell import read_script
-from optimizer.facts.uses import ANYTHING, Act, Reading, Surroundings, Use, folder, join
+from optimizer.facts.uses import ANYTHING, Act, Reading, Surroundings, Use, folder, join_known
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _PREFILTER = re.compile(
     rb"subprocess|\bos\.|\bpopen|pexpect|create_subprocess|sqlite|FileHandler|basicConfig|makedirs|\.mkdir|write_|\bopen\b"
-    rb"|shutil|\bto_(?:csv|json|excel|parquet|pickle)|savefig|\.save\(|port\b|serve"
+    rb"|shutil|\bto_(?:csv|json|excel|parquet|pickle)|savefig|\.save\(|port\b|serve|Server|listen|bind"
     rb"|__import__|import_module|tempfile|\bdump\(|from os "
 )
 _IMPORT = re.compile(
-    r"^[ \t]*(?:from[ \t]+(\.*[\w.]*)[ \t]+import[ \t]+([^#\n]+|\((?:[^)]*)\))|import[ \t]+([^#\n]+))", re.MULTILINE
+    r"^[ \t]*(?:from[ \t]+(\.*[\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^#\n(]+)|import[ \t]+([^#\n]+))", re.MULTILINE
 )
 _RUNS = frozenset(
     """subprocess.run subprocess.Popen subprocess.call subprocess.check_call subprocess.check_output subprocess.getoutput
@@ -355,12 +355,7 @@ class _Module:
         return None
 
     def _joined(self, nodes: Sequence[cst.BaseExpression], depth: int) -> str | None:
-        parts = [self._file(node, depth) for node in nodes]
-        if not parts or parts[0] is None:
-            return None
-        known = parts[: parts.index(None)] if None in parts else parts
-        whole = join(*(part for part in known if part is not None))
-        return whole if len(known) == len(parts) else join(whole, ANYTHING)
+        return join_known([self._file(node, depth) for node in nodes])
 
     def _file(self, node: cst.BaseExpression, depth: int) -> str | None:
         return self.surroundings.container if _dotted(node) == "__file__" else self.text(node, depth + 1)

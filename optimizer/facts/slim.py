@@ -15,6 +15,7 @@ from optimizer.facts.node_packages import install_addons, shipped_packages, tool
 from optimizer.facts.packages import (
     base_programs,
     is_build_only,
+    is_builder,
     lost_in_slim,
     node_programs,
     package_of,
@@ -149,6 +150,7 @@ class SlimNeeds:
             or python_package_of_program(name) is not None
             or _OTHER_INSTALLS.match(name) is not None
             or tool_package(name) in self.node
+            or is_builder(tool_package(name))
         )
 
     def _python_install(self, run: Instruction, found: tuple[Requirement, ...] | None) -> None:

@@ -345,7 +345,10 @@ def _with_values(command: Command, variables: dict[str, str | None]) -> Command:
         word if word.text is not None or (value := _shell_value(word.raw, variables)) is None else replace(word, text=value)
         for word in command.words
     )
-    return replace(command, words=words)
+    redirects = tuple(
+        r if r.target is not None or not r.raw else replace(r, target=_shell_value(r.raw, variables)) for r in command.redirects
+    )
+    return replace(command, words=words, redirects=redirects)
 
 
 def _shell_value(raw: str, variables: dict[str, str | None]) -> str | None:
@@ -356,7 +359,8 @@ def _shell_value(raw: str, variables: dict[str, str | None]) -> str | None:
         return None if inner is None else posixpath.dirname(inner)
     if "$(" in text or "`" in text or text.startswith("("):
         return None
-    return expand(text, variables)
+    with_defaults = re.sub(r"\$\{(\w+):?-([^}$]*)\}", lambda m: variables.get(m[1]) or m[2], text)
+    return expand(with_defaults, variables)
 
 
 def _file_targets(command: Command) -> Iterator[str]:

@@ -83,6 +83,15 @@ def join(*parts: str) -> str:
     return (plain.rstrip("/") + "/" + ANYTHING if path.endswith("/" + ANYTHING) else plain + ANYTHING) if is_open else plain
 
 
+def join_known(parts: list[str | None]) -> str | None:
+    """The path that `parts` come to, open from the first one on that is not known; None where that is the first."""
+    if not parts or parts[0] is None:
+        return None
+    known = parts[: parts.index(None)] if None in parts else parts
+    whole = join(*(part for part in known if part is not None))
+    return whole if len(known) == len(parts) else join(whole, ANYTHING)
+
+
 def folder(path: str) -> str:
     """The folder that a path lies in; of a path that is only begun, the folder that is certain."""
     return posixpath.dirname(path.removesuffix(ANYTHING)) or "/"

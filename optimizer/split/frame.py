@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING
 
 from optimizer.contract import entries
 from optimizer.dockerfile.edit import Edit, Span
+from optimizer.facts.commands import apt_install, is_apt
+from optimizer.facts.manifests import Application
+from optimizer.facts.slim import apt_layer
+from optimizer.layers import commands_in
 from optimizer.rewrite import Aspect, Change
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from optimizer.dockerfile.document import Document, Stage
     from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts import Facts
+    from optimizer.facts.commands import Placed
     from optimizer.rewrite import Check, Evidence
 
 # What an image promises whoever runs it, and no RUN reads.
@@ -85,6 +90,49 @@ class Obstacle:
     reason: str
     evidence: tuple[Evidence, ...] = ()
     is_silent: bool = False
+
+
+class Strategy:
+    """What the strategies have in common: the stage to split, and what is known of it."""
+
+    def __init__(self, document: Document, facts: Facts, stage: Stage) -> None:
+        self.document = document
+        self.facts = facts
+        self.stage = stage
+        self.builder = free_name(document, BUILDER)
+        self.app = facts.application(stage)
+        self.application = Application(facts, stage.instructions[-1], including=True)
+        self.workdir = facts.end_state(stage).workdir
+
+    @property
+    def runs(self) -> tuple[Instruction, ...]:
+        """The RUNs of the stage."""
+        return tuple(i for i in self.stage.body if i.keyword == "RUN")
+
+    def commands(self) -> Iterator[tuple[Instruction, Placed]]:
+        """The commands of the RUNs that can be read."""
+        for run in self.runs:
+            yield from ((run, placed) for placed in self.facts.placed(run) or ())
+
+    def installed(self) -> dict[str, Evidence]:
+        """The Debian packages that RUNs install by name, each with its line."""
+        found: dict[str, Evidence] = {}
+        for run, placed in self.commands():
+            install = apt_install(placed.command) if is_apt(placed.command, "install") else None
+            for name in install.packages if install is not None else ():
+                found.setdefault(name, self.facts.seen_command(run, placed.command, f"installs {name}"))
+        return found
+
+    def unread(self) -> Obstacle | None:
+        """A RUN that cannot be read."""
+        run = next((r for r in self.runs if self.facts.placed(r) is None), None)
+        return None if run is None else Obstacle("a RUN cannot be read as a shell script", (self.facts.seen(run, "is one"),))
+
+    def apt_line(self, packages: Iterable[str]) -> Line:
+        """A RUN that installs Debian packages in the runtime stage."""
+        text = apt_layer(self.facts, packages)
+        plain = text.removeprefix("RUN ").replace(f"{self.document.escape}{self.document.source.newline}", "\n")
+        return Line(text, Aspect.COMMANDS, commands_in(plain))
 
 
 def obstacle(document: Document, facts: Facts, stage: Stage) -> Obstacle | None:

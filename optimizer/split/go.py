@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 from optimizer.dockerfile.edit import Edit, Span
 from optimizer.dockerfile.patterns import clean
 from optimizer.facts import go, go_sources
-from optimizer.facts.commands import Placed, apt_install, is_apt, option_value
+from optimizer.facts.commands import option_value
 from optimizer.facts.manifests import Application
 from optimizer.facts.packages import go_programs, is_build_only, needs_cgo, package_of, runtime_libraries
-from optimizer.facts.slim import apt_layer
 from optimizer.facts.started import How
 from optimizer.facts.uses import ANYTHING, Act, Surroundings, Use, folder
 from optimizer.layers import commands_in
 from optimizer.rewrite import Aspect, Change, Check, Safety
-from optimizer.split.frame import BUILDER, Line, Obstacle, Plan, default_fates, free_name, from_context, from_stage
+from optimizer.split.frame import Line, Obstacle, Plan, Strategy, default_fates, from_context, from_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from optimizer.dockerfile.document import Document, Stage
     from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts import Facts
+    from optimizer.facts.commands import Placed
     from optimizer.facts.copies import Copy
     from optimizer.facts.manifests import Project
     from optimizer.rewrite import Evidence
@@ -59,16 +59,7 @@ def plan(document: Document, facts: Facts, stage: Stage) -> Plan | Obstacle:
     return _Go(document, facts, stage).plan()
 
 
-class _Go:
-    def __init__(self, document: Document, facts: Facts, stage: Stage) -> None:
-        self.document = document
-        self.builder = free_name(document, BUILDER)
-        self.facts = facts
-        self.stage = stage
-        self.app = facts.application(stage)
-        self.application = Application(facts, stage.instructions[-1], including=True)
-        self.workdir = facts.end_state(stage).workdir
-
+class _Go(Strategy):
     def plan(self) -> Plan | Obstacle:
         binary = self._binary()
         if isinstance(binary, Obstacle):
@@ -109,10 +100,8 @@ class _Go:
     def _built(self, binary: str) -> tuple[Instruction, Placed, Project, str] | Obstacle:
         """The RUN and the command that build `binary`, the module that it is built from, and where it lies."""
         seen: list[Evidence] = []
-        for run in (i for i in self.stage.body if i.keyword == "RUN"):
-            for placed in self.facts.placed(run) or ():
-                if placed.command.name != "go" or placed.command.args[:1] not in (("build",), ("install",)):
-                    continue
+        for run, placed in self.commands():
+            if placed.command.name == "go" and placed.command.args[:1] in (("build",), ("install",)):
                 seen.append(self.facts.seen_command(run, placed.command, "builds"))
                 project = go.module(Application(self.facts, run), placed)
                 if project is None:
@@ -163,7 +152,7 @@ class _Go:
 
     def _odd_run(self) -> Obstacle | None:
         """A RUN that does something for the running image that cannot be carried over."""
-        for run in (i for i in self.stage.body if i.keyword == "RUN"):
+        for run in self.runs:
             for placed in self.facts.placed(run) or ():
                 command = placed.command
                 verb = command.args[0] if command.args else ""
@@ -173,20 +162,12 @@ class _Go:
                 if not fine:
                     seen = self.facts.seen_command(run, command, "does more than build")
                     return Obstacle(f"`{command.name}` may make something that the program needs at run time", (seen,))
-            if self.facts.placed(run) is None:
-                return Obstacle("a RUN cannot be read as a shell script", (self.facts.seen(run, "is one"),))
+        if (unread := self.unread()) is not None:
+            return unread
         user = next((i for i in self.stage.body if i.keyword == "USER"), None)
         if user is not None and not re.fullmatch(r"\d+(:\d+)?", user.value):
             return Obstacle("the user is one that the runtime image would not have", (self.facts.seen(user, "names it"),))
         return None
-
-    def _installed(self) -> tuple[str, ...]:
-        names: list[str] = []
-        for run in (i for i in self.stage.body if i.keyword == "RUN"):
-            for placed in self.facts.placed(run) or ():
-                install = apt_install(placed.command) if is_apt(placed.command, "install") else None
-                names += install.packages if install is not None else ()
-        return tuple(names)
 
     def _uses(self, project: Project, build: Placed) -> Iterator[Use]:
         """What the Go files of the module do that are part of the program."""
@@ -273,7 +254,7 @@ class _Go:
     ) -> Plan | Obstacle:
         needs, why, seen = self._cgo(project, build)
         setting = self._is_set(build)
-        headers = [n for n in self._installed() if n.endswith("-dev")]
+        headers = [n for n in self.installed() if n.endswith("-dev")]
         static = needs is False or setting == "0"
         if setting == "0":
             why, seen = (
@@ -349,10 +330,8 @@ class _Go:
                 if libraries is None:
                     result.checks.append(Check(f"which library stands behind {name} is known", holds=None))
                 names |= set(libraries or ())
-            names |= {n for n in self._installed() if not is_build_only(n) and n in programs}
-            text = apt_layer(self.facts, names)
-            plain = text.removeprefix("RUN ").replace(f"{self.document.escape}{self.document.source.newline}", "\n")
-            result.first.insert(0, Line(text, Aspect.COMMANDS, commands_in(plain)))
+            names |= {n for n in self.installed() if not is_build_only(n) and n in programs}
+            result.first.insert(0, self.apt_line(names))
             result.evidence += list(programs.values())
 
     def _files(self, result: Plan, uses: tuple[Use, ...], binary: str) -> None:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 from optimizer.contract import entries, exec_entry
 from optimizer.dockerfile.shell import read_script
-from optimizer.facts.commands import apt_install, is_apt, option_value
+from optimizer.facts.commands import option_value
 from optimizer.facts.images import image, variant
 from optimizer.facts.manifests import Application, Project
 from optimizer.facts.node import is_project_install, parse_json
 from optimizer.facts.node_packages import development_in_scripts, development_use
 from optimizer.facts.packages import is_build_only, is_builder
-from optimizer.facts.slim import SlimNeeds, apt_layer
+from optimizer.facts.slim import SlimNeeds
 from optimizer.layers import commands_in
 from optimizer.rewrite import Aspect, Check, Safety
-from optimizer.split.frame import BUILDER, Fate, Line, Obstacle, Plan, default_fates, free_name, from_context, from_stage
+from optimizer.split.frame import Fate, Line, Obstacle, Plan, Strategy, default_fates, free_name, from_context, from_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,16 +68,10 @@ def plan(document: Document, facts: Facts, stage: Stage) -> Plan | Obstacle:
     return _Node(document, facts, stage).plan()
 
 
-class _Node:
+class _Node(Strategy):
     def __init__(self, document: Document, facts: Facts, stage: Stage) -> None:
-        self.document = document
-        self.builder = free_name(document, BUILDER)
+        super().__init__(document, facts, stage)
         self.deps = free_name(document, "deps")
-        self.facts = facts
-        self.stage = stage
-        self.app = facts.application(stage)
-        self.application = Application(facts, stage.instructions[-1], including=True)
-        self.workdir = facts.end_state(stage).workdir
 
     def plan(self) -> Plan | Obstacle:
         install = self._install()
@@ -98,14 +92,11 @@ class _Node:
     def _placed(self, run: Instruction) -> tuple[Placed, ...]:
         return tuple(p for p in self.facts.placed(run) or () if is_project_install(p))
 
-    def _runs(self) -> tuple[Instruction, ...]:
-        return tuple(i for i in self.stage.body if i.keyword == "RUN")
-
     # ---------------------------------------------------------------- reading the stage
 
     def _install(self) -> _Install | Obstacle:
         found: list[_Install] = []
-        for run in self._runs():
+        for run in self.runs:
             for placed in self.facts.placed(run) or ():
                 if is_project_install(placed):
                     project = Application(self.facts, run).project(placed, "package.json")
@@ -129,15 +120,10 @@ class _Node:
             return Obstacle("the project has workspaces: which of them run is not known", (here,))
         return last
 
-    def _commands(self) -> Iterator[tuple[Instruction, Placed]]:
-        for run in self._runs():
-            for placed in self.facts.placed(run) or ():
-                yield run, placed
-
     def _outputs(self, install: _Install) -> dict[str, Evidence] | Obstacle:
         """The folders that the build makes, below the working directory, each with the line that says so."""
         found: dict[str, Evidence] = {}
-        for run, placed in self._commands():
+        for run, placed in self.commands():
             command = placed.command
             if command.name not in ("npm", "yarn", "npx", "tsc", "pnpm") or is_project_install(placed):
                 continue
@@ -247,7 +233,7 @@ class _Node:
 
     def _odd_run(self) -> Obstacle | None:
         """A RUN that makes something for the running image that is not carried over."""
-        for run, placed in self._commands():
+        for run, placed in self.commands():
             command = placed.command
             fine = command.name in ("npm", "yarn", "npx", "tsc", "cd", "echo", "mkdir", "rm", "apt-get", "apt", "corepack", "")
             if command.name in ("npm", "yarn") and any(a in ("-g", "--global", "global") for a in command.args):
@@ -261,10 +247,9 @@ class _Node:
             if not fine:
                 seen = self.facts.seen_command(run, command, "does more than install and build")
                 return Obstacle(f"`{command.name}` may make something that the application needs at run time", (seen,))
-        unread = next((r for r in self._runs() if self.facts.placed(r) is None), None)
-        if unread is not None:
-            return Obstacle("a RUN cannot be read as a shell script", (self.facts.seen(unread, "is one"),))
-        mid = next((i for i in self.stage.body if i.keyword == "USER" and i.index < self._runs()[-1].index), None)
+        if (unread := self.unread()) is not None:
+            return unread
+        mid = next((i for i in self.stage.body if i.keyword == "USER" and i.index < self.runs[-1].index), None)
         if mid is not None:
             return Obstacle("the user changes before the build", (self.facts.seen(mid, "changes it"),))
         return None
@@ -277,7 +262,7 @@ class _Node:
         if any(c.placements is None for c in self.application.copies):
             odd = next(c for c in self.application.copies if c.placements is None)
             return Obstacle(f"what the copies bring is not known: {odd.unknown}", (self.facts.seen(odd.instruction, "is one"),))
-        extra = {r.index for r in self._runs() if r.index < install.run.index and any(_names(p) for p in self._placed(r))}
+        extra = {r.index for r in self.runs if r.index < install.run.index and any(_names(p) for p in self._placed(r))}
         prefix = [i for i in prefix if i.index not in extra]
         if any(p.is_folder for c in late for p in c.placements or ()):
             seen = self.facts.seen(install.run, "installs behind them")
@@ -303,11 +288,10 @@ class _Node:
         if runtime.startswith("gcr.io/"):
             self._started_by_node(result)
         packages = dict(needs.packages) if needs is not None else {}
-        packages |= dict.fromkeys(self._installed(), self.facts.seen(install.run, "runs behind the install of it"))
+        own = {n: seen for n, seen in self.installed().items() if not is_build_only(n) and n != "python3"}
+        packages |= own
         if packages:
-            text = apt_layer(self.facts, packages)
-            plain = text.removeprefix("RUN ").replace(f"{self.document.escape}{self.document.source.newline}", "\n")
-            result.first.append(Line(text, Aspect.COMMANDS, commands_in(plain)))
+            result.first.append(self.apt_line(packages))
         result.first += [line for _, line in self._files(outputs)]
         result.first.append(
             from_stage(self.deps if outputs else self.builder, f"{install.project.container}/node_modules", "./node_modules")
@@ -375,14 +359,6 @@ class _Node:
         if (check := self.stage.last("HEALTHCHECK")) is not None:
             return Obstacle("node is not on the PATH of a health check there", (self.facts.seen(check, "is the health check"),))
         return f"{name}-debian13"
-
-    def _installed(self) -> tuple[str, ...]:
-        """The Debian packages that RUNs install by name and that are not there to compile."""
-        names: list[str] = []
-        for _, placed in self._commands():
-            install = apt_install(placed.command) if is_apt(placed.command, "install") else None
-            names += [n for n in (install.packages if install is not None else ()) if not is_build_only(n) and n != "python3"]
-        return tuple(names)
 
     def _carry_over(self, fates: dict[int, Fate]) -> None:
         """COPYs to places outside of the working directory go along as they are."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from optimizer.facts.commands import apt_install, is_apt
+from optimizer.facts.commands import is_apt
 from optimizer.facts.images import image, variant
 from optimizer.facts.manifests import Application
 from optimizer.facts.packages import is_build_only, python_package, runtime_libraries
 from optimizer.facts.python_packages import compiled, installed, is_install, requirements
-from optimizer.facts.slim import SlimNeeds, apt_layer
-from optimizer.layers import commands_in
+from optimizer.facts.slim import SlimNeeds
 from optimizer.rewrite import Aspect, Change, Check, Safety
-from optimizer.split.frame import BUILDER, Fate, Line, Obstacle, Plan, default_fates, free_name, from_stage
+from optimizer.split.frame import Fate, Line, Obstacle, Plan, Strategy, default_fates, from_stage
 
 if TYPE_CHECKING:
     from optimizer.dockerfile.document import Document, Stage
@@ -39,12 +38,9 @@ def plan(document: Document, facts: Facts, stage: Stage) -> Plan | Obstacle:
     return _Python(document, facts, stage).plan()
 
 
-class _Python:
+class _Python(Strategy):
     def __init__(self, document: Document, facts: Facts, stage: Stage) -> None:
-        self.document = document
-        self.builder = free_name(document, BUILDER)
-        self.facts = facts
-        self.stage = stage
+        super().__init__(document, facts, stage)
         base = facts.image(stage)
         assert base is not None
         self.base = base
@@ -67,21 +63,11 @@ class _Python:
     # ---------------------------------------------------------------- reading the stage
 
     def _installs(self) -> list[tuple[Instruction, Placed]]:
-        runs = (i for i in self.stage.body if i.keyword == "RUN")
-        return [(run, placed) for run in runs for placed in self.facts.placed(run) or () if is_install(placed)]
-
-    def _apt(self) -> dict[str, Evidence]:
-        found: dict[str, Evidence] = {}
-        for run in (i for i in self.stage.body if i.keyword == "RUN"):
-            for placed in self.facts.placed(run) or ():
-                install = apt_install(placed.command) if is_apt(placed.command, "install") else None
-                for name in install.packages if install is not None else ():
-                    found.setdefault(name, self.facts.seen_command(run, placed.command, f"installs {name}"))
-        return found
+        return [(run, placed) for run, placed in self.commands() if is_install(placed)]
 
     def _build_tools(self) -> dict[str, Evidence]:
         """The Debian packages that are installed to compile with."""
-        return {name: seen for name, seen in self._apt().items() if is_build_only(name)}
+        return {name: seen for name, seen in self.installed().items() if is_build_only(name)}
 
     def _asked(self, installs: list[tuple[Instruction, Placed]]) -> list[tuple[Requirement, ...] | None]:
         return [requirements(Application(self.facts, run), placed) for run, placed in installs]
@@ -155,9 +141,7 @@ class _Python:
         result.checks += [c for c in needs.checks if c.holds is not True]
         result.checks += unknown
         if packages:
-            text = apt_layer(self.facts, packages)
-            plain = text.removeprefix("RUN ").replace(f"{self.document.escape}{self.document.source.newline}", "\n")
-            result.first.append(Line(text, Aspect.COMMANDS, commands_in(plain)))
+            result.first.append(self.apt_line(packages))
         result.first.append(from_stage(self.builder, ENVIRONMENT, ENVIRONMENT))
         result.first.append(Line(f"ENV {path}", Aspect.ENV, (path,)))
         result.evidence += [r.seen for r in compiled_ones[:2]] or [next(iter(tools.values()))]
@@ -207,7 +191,7 @@ class _Python:
         unknown: list[Check] = []
         compiled_ones = (python_package(r.name) for r in self._compiled(installs))
         linked = {name for package in compiled_ones if package is not None and package.libraries for name in package.build}
-        for name, seen in self._apt().items():
+        for name, seen in self.installed().items():
             if name not in tools:
                 packages.setdefault(name, seen)
                 continue
