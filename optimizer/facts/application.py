@@ -243,9 +243,8 @@ class AppFacts:
             path, container = waiting.pop()
             if path in found or container is None:
                 continue
-            data = self.facts.context.read_bytes(path) or b""
-            budget -= len(data)
-            reading = self._read(path, container, data)
+            budget -= len(self.facts.context.read_bytes(path) or b"")
+            reading = self._read(path, container)
             found[path] = (container, reading)
             if is_certain and (reading.unknown or any(_LOADERS.match(name) for name in reading.imports)):
                 waiting, is_certain = [*waiting, *self._everything.items()], False
@@ -254,12 +253,13 @@ class AppFacts:
             is_certain = False
         return found, is_certain
 
-    def _read(self, path: str, container: str, data: bytes) -> Reading:
+    def _read(self, path: str, container: str) -> Reading:
         state = self.facts.end_state(self.stage)
         arguments = next((s.words for s in self.started if s.what == container and s.how is How.PYTHON), ())
         surroundings = Surroundings(path, container, state.workdir, state.variables, _behind(arguments, path))
         read: Callable[[bytes, Surroundings], Reading] = python_sources.read if path.endswith(".py") else node_sources.read
-        return read(data, surroundings)
+        key = (container, state.workdir, tuple(sorted(state.variables.items())), surroundings.arguments)
+        return self.facts.context.reading(path, key, lambda data: read(data, surroundings))
 
     def _imported(self, container: str, imports: Iterable[str]) -> Iterator[tuple[str, str]]:
         """The files of the application that are meant by the imports of a file."""

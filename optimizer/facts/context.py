@@ -17,10 +17,11 @@ from optimizer.dockerfile.patterns import Pattern, clean, has_wildcard, ignoring
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from optimizer.facts.compose import Service
+    from optimizer.facts.uses import Reading
 
 MAX_BYTES = 8 << 20
 MAX_FILES = 50_000
@@ -45,6 +46,7 @@ class BuildContext:
     guess: str = ""
     services: tuple[Service, ...] = ()
     _cache: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
+    _readings: dict[object, Reading] = field(default_factory=dict, compare=False, repr=False)
     _mentions: dict[re.Pattern[str], tuple[str, int] | bool] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -119,6 +121,13 @@ class BuildContext:
     def read_bytes(self, path: str) -> bytes | None:
         path = clean(path)
         return self._bytes(path) if self.is_file(path) else None
+
+    def reading(self, path: str, key: object, read: Callable[[bytes], Reading]) -> Reading:
+        """What `read` makes of the bytes of a file, made once for each `key`: the facts are new after every rewrite, the files
+        are not."""
+        if (path, key) not in self._readings:
+            self._readings[path, key] = read(self.read_bytes(path) or b"")
+        return self._readings[path, key]
 
     def mentions(self, pattern: re.Pattern[str]) -> tuple[str, int] | bool:
         """The first file that the builder gets in which `pattern` is found, and the line; False where none has it, True where

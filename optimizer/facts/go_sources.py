@@ -35,6 +35,7 @@ _WRITES = {
 }  # fmt: skip
 # What opens files by names that are nowhere in the source: a reader of settings, a directory of migrations.
 _SEARCHING = frozenset({"viper.SetConfigName", "viper.ReadInConfig", "migrate.New", "packr.New"})
+_PATH = re.compile(r"[\"`](?:file://)?(\.{0,2}/?[\w][\w./-]{1,120})[\"`]")
 _MAX_DEPTH = 20
 Calls = dict[str, list[tuple["_File", list["Node"]]]]
 
@@ -89,7 +90,7 @@ class _File:
             if node.type == "call_expression"
             for act, what in self.uses(node)
         )
-        return Reading(uses, imports)
+        return Reading(uses, imports, texts=tuple(_PATH.findall(self.source)))
 
     def note(self, node: Node) -> None:
         """Take in a node: imports with another name, constants and variables."""

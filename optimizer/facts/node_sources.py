@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from optimizer.dockerfile.shell import read_script
 from optimizer.facts.syntax import arguments_of, text_of, walk
-from optimizer.facts.uses import ANYTHING, Act, Reading, Surroundings, Use, folder, join_known
+from optimizer.facts.uses import ANYTHING, Act, Reading, Surroundings, Use, distinct, folder, join_known
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ENDINGS = (".js", ".mjs", ".cjs", ".jsx", ".ts", ".mts", ".cts", ".tsx")
 _PREFILTER = re.compile(
-    rb"child_process|execa|cross-spawn|shelljs|\bzx\b|\bfs\b|fs-extra|sqlite|multer|winston|\blisten\b|\bport\b|Database\b|lowdb|nedb"
+    rb"child_process|execa|cross-spawn|shelljs|\bzx\b|\bfs\b|fs-extra|sqlite|multer|winston|\blisten\b|\bport\b|Database\b|lowdb|nedb|\.sqlite|\.db\b|ffi|diskStorage"
 )
 _LOADS = re.compile(
     r"""(?:\bfrom\s*|\bimport\s*\(?\s*|\brequire\s*\(\s*)(?:(['"])(?P<name>[^'"\n]+)\1|(?P<computed>`|\w+\s*[+)]))""",
@@ -35,6 +35,7 @@ _WRITES = {
     "ensureDir": 0,    "ensureFile": 0, "copy": 1, "move": 1, "remove": 0, "emptyDir": 0, "utimes": 0, "symlink": 1,
 }  # fmt: skip
 _OPTIONS_WRITE = {"multer": "dest", "File": "filename", "DailyRotateFile": "filename", "FileStore": "path"}
+_DATABASE = re.compile(r"[\w./-]+\.(sqlite3?|db)")
 _MAX_DEPTH = 20
 
 
@@ -60,7 +61,11 @@ def read(data: bytes, surroundings: Surroundings) -> Reading:
     uses = tuple(
         _use(surroundings, text, node.start_point[0], act, what) for node in module.calls for act, what in module.uses(node)
     )
-    return Reading(uses, imports, unknown)
+    databases = ((node, value) for node in module.strings if (value := _string(node)) and _DATABASE.fullmatch(value))
+    uses += tuple(
+        _use(surroundings, text, node.start_point[0], Act.WRITES, surroundings.absolute(value)) for node, value in databases
+    )
+    return Reading(distinct(uses), imports, unknown)
 
 
 def _in_comment(text: str, at: int) -> bool:
@@ -102,6 +107,7 @@ class _Module:
         self.names: dict[str, str] = {}  # local name: "module" or "module.function"
         self.assigned: dict[str, list[Node]] = {}
         self.calls: list[Node] = []
+        self.strings: list[Node] = []
 
     def note(self, node: Node) -> None:
         """Take in a node: imports, assignments and calls."""
@@ -111,6 +117,8 @@ class _Module:
             self._declare(node.child_by_field_name("name"), node.child_by_field_name("value"))
         elif node.type in ("call_expression", "new_expression"):
             self.calls.append(node)
+        elif node.type == "string":
+            self.strings.append(node)
 
     def _import(self, node: Node) -> None:
         module = _string(node.child_by_field_name("source")) or ""
@@ -185,6 +193,11 @@ class _Module:
                 yield Act.WRITES, self.path(arguments[0])
         elif short in _OPTIONS_WRITE and (value := _property(arguments, _OPTIONS_WRITE[short])) is not None:
             yield Act.WRITES, self.path(value)
+        elif short == "diskStorage":
+            value = _property(arguments, "destination")
+            yield Act.WRITES, self.path(value) if value is not None else None
+        elif short in ("dlopen", "Library") and arguments and ("ffi" in module or "process" in text_of(function)):
+            yield Act.LOADS, self.text(arguments[0])
         elif short == "listen" and arguments and (port := self.text(arguments[0])) is not None and port.isdecimal():
             yield Act.LISTENS, port
 

@@ -59,6 +59,16 @@ def lost_in_slim(release: str | None) -> frozenset[str]:
     return frozenset(full[release] if release in full else (package for packages in full.values() for package in packages))
 
 
+def library_package(name: str, release: str | None) -> str | None:
+    """The Debian package of a shared library that is loaded as `libmagic.so.1` or, in short, as `magic`; None if not known."""
+    known = table("debian")["library-files"]
+    stem = name.rpartition("/")[2]
+    if not _LOADED_BY_SONAME.search(stem):
+        stem = next((k for k in known if k.startswith(f"lib{stem}.so") and "@" not in k), stem)
+    found = known.get(f"{stem}@{release}", known.get(stem))
+    return found if isinstance(found, str) and found else None
+
+
 def runtime_libraries(package: str, release: str | None) -> tuple[str, ...] | None:
     """The shared libraries that a `-dev` package stands for; None where that is not known."""
     libraries = table("debian")["libraries"]

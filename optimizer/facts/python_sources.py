@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from optimizer.dockerfile.shell import read_script
-from optimizer.facts.uses import ANYTHING, Act, Reading, Surroundings, Use, folder, join_known
+from optimizer.facts.uses import ANYTHING, Act, Reading, Surroundings, Use, distinct, folder, join_known
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import libcst as cst
 
 _PREFILTER = re.compile(
-    rb"subprocess|\bos\.|\bpopen|pexpect|create_subprocess|sqlite|FileHandler|basicConfig|makedirs|\.mkdir|write_|\bopen\b"
+    rb"subprocess|ctypes|dlopen|\.sqlite|\.db\b|\bos\.|\bpopen|pexpect|create_subprocess|sqlite|FileHandler|basicConfig|makedirs|\.mkdir|write_|\bopen\b"
     rb"|shutil|\bto_(?:csv|json|excel|parquet|pickle)|savefig|\.save\(|port\b|serve|Server|listen|bind"
     rb"|__import__|import_module|tempfile|\bdump\(|from os "
 )
@@ -49,6 +49,11 @@ _SERVERS = frozenset(
     "run serve run_app run_simple make_server HTTPServer ThreadingHTTPServer TCPServer listen bind start".split()
 )
 _WRITING_MODE = re.compile(r"[wax+]")
+_OPENS = frozenset("open io.open codecs.open gzip.open aiofiles.open".split())
+_LOADS = frozenset("ctypes.CDLL ctypes.cdll.LoadLibrary ctypes.util.find_library".split())
+_DATABASE = re.compile(r"\.(sqlite3?|db)$")
+# Names that stand for something in memory, where a path could stand too.
+_MEMORY = re.compile(r"buf|stream|bytes|io|out|response|tmp|temp|file_obj|fp$", re.IGNORECASE)
 _SQLITE = re.compile(r"sqlite(?:\+\w+)?:///([^?\s]*)")
 _MAX_DEPTH = 20
 
@@ -70,14 +75,17 @@ def read(data: bytes, surroundings: Surroundings) -> Reading:
     found = _Module(surroundings)
     for node in _walk(wrapper.module):
         found.note(node)
-    positions = wrapper.resolve(PositionProvider)
+    answers, computed = list(found.uses()), found.computed_imports
+    if not answers and not computed:
+        return Reading(imports=imports)
+    positions = wrapper.resolve(PositionProvider)  # it costs as much as parsing
 
     def use(act: Act, what: str | None, node: cst.CSTNode) -> Use:
         line = positions[node].start.line
         return Use(act, what, surroundings.path, line, lines[line - 1].strip()[:120] if line <= len(lines) else "")
 
-    uses = tuple(use(*answer) for answer in found.uses())
-    unknown = tuple(use(Act.STARTS, None, node) for node in found.computed_imports)
+    uses = distinct(use(*answer) for answer in answers)
+    unknown = tuple(use(Act.STARTS, None, node) for node in computed)
     return Reading(uses, imports, unknown)
 
 
@@ -112,6 +120,7 @@ class _Module:
         self.assigned: dict[str, list[cst.BaseExpression]] = {}
         self.arguments: dict[str, int] = {}
         self.calls: list[cst.Call] = []
+        self.parts: set[int] = set()  # expressions that are a part of a larger one
         self.texts: list[cst.BaseExpression] = []
         self.computed_imports: list[cst.Call] = []
 
@@ -121,6 +130,7 @@ class _Module:
 
         if isinstance(node, cst.Call):
             self.calls.append(node)
+            self.parts.update(id(argument.value) for argument in node.args)
         elif isinstance(node, cst.Import):
             for alias in node.names:
                 name = _dotted(alias.name) or ""
@@ -138,6 +148,8 @@ class _Module:
                     self._unpack(target.target, node.value)
         elif isinstance(node, cst.SimpleString | cst.BinaryOperation | cst.FormattedString):
             self.texts.append(node)
+            if isinstance(node, cst.BinaryOperation):
+                self.parts |= {id(node.left), id(node.right)}
 
     def _unpack(self, names: cst.Tuple, value: cst.Subscript) -> None:
         """`a, b = sys.argv[1:]`: which word of the command line each name stands for."""
@@ -155,9 +167,12 @@ class _Module:
     def uses(self) -> Iterator[tuple[Act, str | None, cst.CSTNode]]:
         """What the calls and strings of the module do."""
         for node in self.texts:
-            match = _SQLITE.search(self.text(node) or "")
+            text = self.text(node) or ""
+            match = _SQLITE.search(text)
             if match and match[1] not in ("", ":memory:"):
                 yield Act.WRITES, self.surroundings.absolute(match[1]), node
+            elif id(node) not in self.parts and _DATABASE.search(text) and re.fullmatch(r"[\w./-]+", text):
+                yield Act.WRITES, self.surroundings.absolute(text), node
         for call in self.calls:
             name = self.called(call.func)
             yield from ((act, what, call) for act, what in self._call(call, name))
@@ -176,27 +191,32 @@ class _Module:
         short = name.rpartition(".")[2]
         if name in _RUNS:
             yield from self._runs(call, name)
-        elif name in ("open", "io.open", "codecs.open", "gzip.open", "aiofiles.open") or (
-            short == "open" and name.startswith("?")
-        ):
-            yield from self._opens(call, is_method=name.startswith("?"))
+        elif name in _LOADS or short == "dlopen":
+            yield Act.LOADS, self.text(_argument(call, 0))
+        elif name in ("importlib.import_module", "__import__"):
+            argument = _argument(call, 0)
+            if argument is None or self.text(argument) is None:
+                self.computed_imports.append(call)
+        elif short in _SERVERS and (port := self.port(call)) is not None:
+            yield Act.LISTENS, port
+        else:
+            yield from self._writes(call, name, short)
+
+    def _writes(self, call: cst.Call, name: str, short: str) -> Iterator[tuple[Act, str | None]]:
+        is_method = name.startswith("?")
+        if name in _OPENS or (short == "open" and is_method):
+            yield from self._opens(call, is_method=is_method)
         elif name in _WRITES:
             target = _argument(call, _WRITES[name])
             if self.text(target) != ":memory:":
                 yield Act.WRITES, self.path(target)
+        elif name in ("os.path.join", "pathlib.Path") and _DATABASE.search(self.text(call) or ""):
+            yield Act.WRITES, self.path(call)
         elif name == "logging.basicConfig":
             if (file := _keyword(call, "filename")) is not None:
                 yield Act.WRITES, self.path(file)
         elif short in _METHODS_WRITE and "." in name:
             yield from self._method_writes(call, short)
-        elif name in ("importlib.import_module", "__import__"):
-            argument = _argument(call, 0)
-            if argument is None or self.text(argument) is None:
-                self.computed_imports.append(call)
-        elif short in _SERVERS:
-            port = self.port(call)
-            if port is not None:
-                yield Act.LISTENS, port
 
     def _runs(self, call: cst.Call, name: str) -> Iterator[tuple[Act, str | None]]:
         argument = _argument(call, 1 if name in _SPAWNS else 0, "args")
@@ -257,12 +277,12 @@ class _Module:
         owner = self.path(call.func.value)
         if short in ("write_text", "write_bytes", "mkdir", "touch", "unlink"):
             yield Act.WRITES, owner
-        elif (argument := _argument(call, 0)) is not None and not isinstance(argument, cst.Call):
+        elif (argument := _argument(call, 0)) is not None:
             target = self.path(argument)
-            if target is not None and "/" in target:
+            name = _dotted(argument) or ""
+            in_memory = short == "save" and (_keyword(call, "format") is not None or _MEMORY.search(name) is not None)
+            if target is not None or not in_memory:  # `model.save()` writes to a database, `image.save(buffer)` to memory
                 yield Act.WRITES, target
-            elif short != "save":  # `model.save()` writes to a database, `image.save(buffer)` to memory
-                yield Act.WRITES, None
 
     # ------------------------------------------------------------ values
 

@@ -16,6 +16,7 @@ from optimizer.facts.packages import (
     base_programs,
     is_build_only,
     is_builder,
+    library_package,
     lost_in_slim,
     node_programs,
     package_of,
@@ -25,6 +26,7 @@ from optimizer.facts.packages import (
 )
 from optimizer.facts.python_packages import Installed, Requirement, compiled, installed, is_install, requirements
 from optimizer.facts.started import How
+from optimizer.facts.uses import Act
 from optimizer.rewrite import Check
 
 if TYPE_CHECKING:
@@ -222,6 +224,7 @@ class SlimNeeds:
                 claim = "nothing is installed or built when the container starts that takes a compiler"
                 self.missing.checks.append(Check(claim, holds=None, evidence=(started.seen,)))
         self.missing.checks += application.unknown
+        self._look_at_libraries()
         if application.is_explained.holds is None:
             self.missing.checks.append(application.is_explained)
         for name in sorted(self.node):
@@ -232,6 +235,26 @@ class SlimNeeds:
             known = [self.facts.seen_in(path, "was read, with what it imports") for path, _ in application.sources[:1]]
             claim = "the programs that the application starts are known"
             self.missing.checks.append(Check(claim, holds=True, evidence=tuple(known)))
+
+    def _look_at_libraries(self) -> None:
+        """Shared libraries that the sources load by name, and the one of Python's own modules that slim images lack."""
+        application = self.facts.application(self.stage)
+        for use in application.uses:
+            if use.act is not Act.LOADS:
+                continue
+            seen = application.seen(use, f"loads {use.what or 'a library'}")
+            package = library_package(use.what, self.base.release) if use.what is not None else None
+            if package is None:
+                self.missing.checks.append(Check("which shared library is loaded is known", holds=None, evidence=(seen,)))
+            elif package in self.lost and package not in self.own and not self._has_headers(package):
+                self.missing.packages.setdefault(package, seen)
+        if any(name.partition(".")[0] in ("tkinter", "turtle") for name in application.imports):
+            seen = self.facts.seen(self.stage.base, "the sources import tkinter")
+            self.missing.checks.append(Check("no source needs Tk, which the slim image lacks", holds=False, evidence=(seen,)))
+        if trigger := next((i for i in self.facts.up_to(self.stage.instructions[-1]) if i.keyword == "ONBUILD"), None):
+            seen = self.facts.seen(trigger, "runs in images that build on this one")
+            claim = "what is built on this image does without the full one"
+            self.missing.checks.append(Check(claim, holds=None, evidence=(seen,)))
 
     def _look_at_certificates(self) -> None:
         if "ca-certificates" not in self.lost or "ca-certificates" in self.own:

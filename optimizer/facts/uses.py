@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 ANYTHING = "*"
 
@@ -21,14 +21,15 @@ class Act(Enum):
     READS = "reads a file"
     WRITES = "writes a file"
     LISTENS = "listens on a port"
+    LOADS = "loads a shared library"
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
     """One line that acts on what is outside of the program.
 
-    `what` is the program, the container path or the port. A path that ends in `*` is known only up to there; None: nothing of
-    it is known before the program runs.
+    `what` is the program, the container path, the port, or the library as it is named. A path that ends in `*` is known only
+    up to there; None: nothing of it is known before the program runs.
     """
 
     act: Act
@@ -42,13 +43,14 @@ class Use:
 class Reading:
     """What was read of one source file.
 
-    `imports` are the modules that it loads, as it names them; `unknown` are the lines of what cannot be told, with the claim:
-    a module whose name is computed, a file that cannot be parsed.
+    `imports` are the modules that it loads, as it names them, `texts` its literals that could be paths; `unknown` are the lines
+    of what cannot be told, with the claim: a module whose name is computed, a file that cannot be parsed.
     """
 
     uses: tuple[Use, ...] = ()
     imports: tuple[str, ...] = ()
     unknown: tuple[Use, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,11 @@ class Surroundings:
         if text.startswith("~"):
             return text
         return None if self.workdir is None else join(self.workdir, text)
+
+
+def distinct(uses: Iterable[Use]) -> tuple[Use, ...]:
+    """`uses` without those that say the same of the same line."""
+    return tuple({(use.act, use.what, use.line): use for use in uses}.values())
 
 
 def join(*parts: str) -> str:

@@ -176,8 +176,17 @@ class _Go(Strategy):
             container = posixpath.join(project.container, path.removeprefix(project.folder).lstrip("/"))
             surroundings = Surroundings(path, container, self.workdir, self.application.variables)
             files.append((self.facts.context.read_bytes(path) or b"", surroundings))
-        for reading in go_sources.read(files):
+        for (_, surroundings), reading in zip(files, go_sources.read(files), strict=True):
             yield from (*reading.uses, *reading.unknown)
+            yield from self._named(surroundings, reading.texts)
+
+    def _named(self, surroundings: Surroundings, texts: tuple[str, ...]) -> Iterator[Use]:
+        """The files and folders of the build context that a literal names: whatever package it is handed to may read them."""
+        for text in texts:
+            path = surroundings.absolute(text)
+            source = self.application.source(path) if path not in (None, self.workdir, "/") else None
+            if source and not source.endswith((".go", "go.mod", "go.sum")) and self._has_data(source):
+                yield Use(Act.READS, path, surroundings.path, self.application.line(surroundings.path, text, "").at.line, text)
 
     def _programs(self, uses: tuple[Use, ...], project: Project) -> dict[str, Evidence] | Obstacle:
         """The Debian packages with the programs that are started at run time, each with its line."""

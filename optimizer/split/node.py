@@ -44,7 +44,7 @@ _OUTPUTS = {
     "remix build": "build",
 }
 _BUILD_INPUTS = re.compile(
-    r"(^|/)(tsconfig[^/]*\.json|[^/]*\.tsbuildinfo|package-lock\.json|npm-shrinkwrap\.json|yarn\.lock|pnpm-lock\.yaml|[^/]*\.config\.[cm]?[jt]s"
+    r"(^|/)(tsconfig[^/]*\.json|[^/]*\.tsbuildinfo|package-lock\.json|npm-shrinkwrap\.json|yarn\.lock|pnpm-lock\.yaml|(vite|vitest|webpack|rollup|babel|jest|tailwind|postcss|eslint|prettier|tsup|esbuild|commitlint|playwright|cypress|karma)[^/]*\.config\.[cm]?[jt]s"
     r"|Dockerfile[^/]*|[^/]*\.Dockerfile|\.dockerignore|\.git[^/]*|\.eslint[^/]*|\.prettier[^/]*|\.editorconfig|README[^/]*|LICENSE[^/]*"
     r"|[^/]*\.md|(docker-)?compose[^/]*\.ya?ml|jest\.[^/]*|\.github|\.vscode|\.idea|node_modules|tests?|__tests__|spec|e2e|coverage)$",
     re.IGNORECASE,

@@ -30,6 +30,7 @@ ENVIRONMENT = "/opt/venv"
 _HARMLESS = frozenset({"cd", "echo", "rm", "set", "true", "", "export"})
 # Headers of Debian's own Python, which is not the one that runs.
 _SYSTEM_PYTHON = frozenset({"python3-dev", "python-dev", "python-dev-is-python3", "libpython3-dev", "python3-all-dev"})
+_SYSTEM_PATHS = re.compile(r"/usr/local/(bin/(python|pip|gunicorn|uvicorn|flask|celery)|lib/python)")
 _APART = re.compile(r"(^|\s)(--user|--target|-t|--prefix|--root|--system)(\s|=|$)")
 
 
@@ -139,6 +140,7 @@ class _Python(Strategy):
         packages = dict(needs.packages)
         unknown = self._libraries(packages, tools, installs)
         result.checks += [c for c in needs.checks if c.holds is not True]
+        result.checks.append(self.facts.mention(_SYSTEM_PATHS, "the image's own Python by its path"))
         result.checks += unknown
         if packages:
             result.first.append(self.apt_line(packages))
