@@ -70,7 +70,7 @@ class OmitDevDependencies:
         edits, text = flag_after(facts, run, command, verb, "--omit=dev")
         return Rewrite(
             self,
-            summary=f"{len(development(project))} development dependencies, and what they bring along, are left out",
+            summary=f"{_plural(len(development(project)))} and what that brings along stay out of the image",
             safety=decision.safety,
             edits=edits,
             evidence=(here, seen, *decision.evidence),
@@ -78,6 +78,10 @@ class OmitDevDependencies:
             unknown=decision.unknown,
             held=decision.held,
         )
+
+
+def _plural(count: int) -> str:
+    return f"{count} development {'dependency' if count == 1 else 'dependencies'}"
 
 
 def _later_use(facts: Facts, stage: Stage, run: Instruction) -> Instruction | None:

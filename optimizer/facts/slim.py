@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from optimizer.facts.application import started_by
@@ -175,9 +175,9 @@ class SlimNeeds:
                     evidence=tuple(r.seen for r in found if r.name in everything.unknown)[:1],
                 )
             )
-        if found and not unsure:
+        if everything.packages and not unsure:
             claim = f"every package has a wheel for Python {python or '3'}, or is pure Python"
-            self.missing.checks.append(Check(claim, holds=True, evidence=(found[0].seen,)))
+            self.missing.checks.append(Check(claim, holds=True, evidence=(replace(found[0].seen, claim=claim),)))
         if (vcs := next((r for r in found if r.origin == "vcs"), None)) is not None:
             for package in ("git", "ca-certificates"):
                 if package not in self.own and package in self.lost:
@@ -232,8 +232,10 @@ class SlimNeeds:
                 seen = self.facts.seen(self.stage.base, f"{name} starts {program}")
                 self._program(program, seen, None)
         if not application.unknown and application.is_traced:
-            known = [self.facts.seen_in(path, "was read, with what it imports") for path, _ in application.sources[:1]]
             claim = "the programs that the application starts are known"
+            more = len(application.sources) - 1
+            who = f"this file and the {more} that it imports start" if more else "this file starts"
+            known = [self.facts.seen_in(p, f"{who} no other program of the full image") for p, _ in application.sources[:1]]
             self.missing.checks.append(Check(claim, holds=True, evidence=tuple(known)))
 
     def _look_at_libraries(self) -> None:
@@ -263,7 +265,8 @@ class SlimNeeds:
         state = self.facts.end_state(self.stage)
         named = sorted(_CERTIFICATE_VARIABLES & state.env.keys())
         if speaking and speaking[0] in self.missing.packages:
-            self.missing.packages.setdefault("ca-certificates", self.missing.packages[speaking[0]])
+            seen = self.missing.packages[speaking[0]]
+            self.missing.packages.setdefault("ca-certificates", replace(seen, claim=f"{speaking[0]} checks certificates"))
         elif speaking or named:
             seen = self.facts.seen(self.stage.base, f"{(speaking or named)[0]} reads the certificates of the full image")
             self.missing.packages.setdefault("ca-certificates", seen)

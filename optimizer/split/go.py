@@ -42,6 +42,7 @@ _BUILD_ONLY = frozenset(
 _BUILDS = frozenset(
     {"mod", "build", "install", "vet", "test", "get", "generate", "env", "version", "fmt", "list", "clean", "work"}
 )
+_NO_SHELL = "the image has no shell: docker exec finds none to start; images with the tag debug have one"
 _HARMLESS = frozenset("cd ls echo set pwd true : mkdir chmod strip upx env export printf cat which test [".split())
 # What every image of a distribution has, and the distroless ones too, or what the kernel gives.
 _SYSTEM = re.compile(
@@ -288,6 +289,9 @@ class _Go(Strategy):
         result.checks.append(Check("what the program links is known", holds=True if static else None, evidence=seen))
         if static and setting is None:
             self._set_cgo(result, run, build)
+            result.caveats += ("Go resolves host names by itself then, not through the C library",)
+        if runtime in (STATIC, DYNAMIC, "scratch"):
+            result.caveats += (_NO_SHELL,)
         if self.app.shells and runtime in (STATIC, DYNAMIC, "scratch"):
             return Obstacle("something is run through a shell, which the runtime image does not have", self.app.shells[:1])
         self._files(result, uses, binary)
