@@ -108,14 +108,14 @@ class AppFacts:
             base = self.facts.image(self.stage)
             passes = entry is not None or base is None or base.entrypoint == "passes" or not base.start
             return words if passes else (*(base.start if base is not None else ()), *words)
-        name = entry.exec_form[0].rpartition("/")[2]
-        is_whole = re.search(r"\.sh$|entrypoint", name) or name in ("tini", "dumb-init", "catatonit", "gosu", "su-exec")
-        return words if is_whole else (*entry.exec_form, *words)
+        return words if _hands_on(entry.exec_form) else (*entry.exec_form, *words)
 
     def _by_services(self) -> Iterator[Started]:
         for service in self.facts.context.services:
             seen = Evidence(Location(self.facts.context.shown_path(service.file), 1), f"service {service.name} starts it")
-            for asked in (service.check, service.command, service.entrypoint):
+            entry = next((e for s in self.stage.ancestry if (e := s.last("ENTRYPOINT")) is not None), None)
+            takes_words = entry is not None and bool(entry.exec_form) and not _hands_on(entry.exec_form or ())
+            for asked in (service.check, None if takes_words else service.command, service.entrypoint):
                 words = asked
                 if isinstance(words, tuple) and words[:1] in (("CMD",), ("NONE",)):
                     words = words[1:]
@@ -380,6 +380,13 @@ def _behind(words: tuple[str, ...], path: str) -> tuple[str, ...]:
     """The arguments of a program: the words from its own file on."""
     name = posixpath.basename(path)
     return next((words[i:] for i, word in enumerate(words) if posixpath.basename(word) == name), ())
+
+
+def _hands_on(entrypoint: tuple[str, ...]) -> bool:
+    """Whether an ENTRYPOINT starts what CMD says, as a script or an init program does; others get it as arguments."""
+    name = entrypoint[0].rpartition("/")[2]
+    is_script = re.search(r"\.sh$|entrypoint", name) is not None
+    return is_script or (name in ("tini", "dumb-init", "catatonit", "gosu", "su-exec") and len(entrypoint) < 4)
 
 
 def _python_files(name: str, here: str, workdir: str | None) -> Iterator[str]:

@@ -80,8 +80,13 @@ def modules(project: Project) -> tuple[str, ...]:
 
 
 def sources(application: Application, project: Project, placed: Placed) -> tuple[str, ...]:
-    """The Go files, as paths below the context, of the packages of the module that a build compiles."""
-    return tuple(_reach(application, project, placed)[1])
+    """The Go files, as paths below the context, of the packages of the module that a build compiles, and of the modules that it
+    replaces by folders."""
+    found = _reach(application, project, placed)[1]
+    for match in _REPLACE.finditer(project.read("go.mod") or ""):
+        folder = clean(posixpath.join(project.folder, match["target"]))
+        found += [f for f in application.context.walk(folder) if _BUILT.search(f)] if not folder.startswith("..") else []
+    return tuple(dict.fromkeys(found))
 
 
 def _manifests(application: Application, project: Project) -> tuple[ManifestFile, ...] | NeedsSources:

@@ -35,7 +35,7 @@ _WRITES = {
 }  # fmt: skip
 # What opens files by names that are nowhere in the source: a reader of settings, a directory of migrations.
 _SEARCHING = frozenset({"viper.SetConfigName", "viper.ReadInConfig", "migrate.New", "packr.New"})
-_PATH = re.compile(r"[\"`](?:file://)?(\.{0,2}/?[\w][\w./-]{1,120})[\"`]")
+_PATH = re.compile(r"[\"`](?:file:(?://)?)?\.{0,2}/?\w[\w./ -]{1,120}(?:\?[\w=&]*)?[\"`]")
 _MAX_DEPTH = 20
 Calls = dict[str, list[tuple["_File", list["Node"]]]]
 
@@ -90,7 +90,20 @@ class _File:
             if node.type == "call_expression"
             for act, what in self.uses(node)
         )
-        return Reading(uses, imports, texts=tuple(_PATH.findall(self.source)))
+        uses += tuple(
+            Use(Act.STARTS, None, path, node.start_point[0] + 1, lines[node.start_point[0]].strip()[:120])
+            for node in self.nodes
+            if node.type == "composite_literal" and text_of(node.child_by_field_name("type")) == "exec.Cmd"
+        )
+        return Reading(uses, imports, texts=tuple(self._texts()))
+
+    def _texts(self) -> Iterator[str]:
+        """The literals that could be paths: no imports, no tags of fields."""
+        for node in self.nodes:
+            is_text = node.type in ("interpreted_string_literal", "raw_string_literal")
+            above = node.parent.type if node.parent is not None else ""
+            if is_text and above not in ("import_spec", "field_declaration") and _PATH.fullmatch(text_of(node)):
+                yield text_of(node)[1:-1]
 
     def note(self, node: Node) -> None:
         """Take in a node: imports with another name, constants and variables."""

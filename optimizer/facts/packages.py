@@ -45,6 +45,27 @@ def base_programs() -> frozenset[str]:
     return frozenset((*debian["base"], *builtin.get("list", ()), *builtin.get("bash", ())))
 
 
+@cache
+def _builtins() -> frozenset[str]:
+    found = table("debian")["programs"].get("builtin", {})
+    return frozenset((*found.get("list", ()), *found.get("bash", ())))
+
+
+def is_builtin(program: str) -> bool:
+    """Whether a word is a builtin of the shells."""
+    return program in _builtins()
+
+
+@cache
+def _with_programs() -> frozenset[str]:
+    return frozenset(p for p in table("debian")["programs"].values() if isinstance(p, str))
+
+
+def has_program(package: str) -> bool:
+    """Whether a Debian package is known for a program that it holds, or only says where others are."""
+    return package in _with_programs() or package in ("ca-certificates", "tzdata", "apt-transport-https", "lsb-release")
+
+
 def package_of(program: str, release: str | None) -> str | None:
     """The Debian package that has `program`, or None."""
     programs = table("debian")["programs"]

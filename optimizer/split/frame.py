@@ -32,11 +32,14 @@ if TYPE_CHECKING:
 PROMISES = frozenset({"CMD", "ENTRYPOINT", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "STOPSIGNAL", "VOLUME"})
 
 
-_STEP = re.compile(r"(\s|#.*\n)*(COPY|ADD|RUN|USER|CMD|ENTRYPOINT|HEALTHCHECK|VOLUME)\b", re.IGNORECASE)
+_STEP = re.compile(r"(\s|#.*\n)*(COPY|ADD|RUN)\b", re.IGNORECASE)
 _SETTING = re.compile(r"(\s|#.*\n)*(WORKDIR|ENV|ARG)\b", re.IGNORECASE)
 
 
 BUILDER = "build"
+
+
+_REFERENCE = re.compile(r"\$\{?(\w+)")
 
 
 class Fate(Enum):
@@ -150,9 +153,8 @@ def obstacle(document: Document, facts: Facts, stage: Stage) -> Obstacle | None:
     if trigger := next((i for i in stage.body if i.keyword == "ONBUILD"), None):
         return Obstacle("it is a base for other images: it has triggers", (facts.seen(trigger, "is one"),))
     for service in facts.context.services:
-        if any(
-            mount == "/" or (facts.end_state(stage).workdir or "-").startswith(mount.rstrip("/")) for mount in service.mounts
-        ):
+        workdir = f"{facts.end_state(stage).workdir or '-'}/"
+        if any(workdir.startswith(f"{mount.rstrip('/')}/") for mount in service.mounts):
             return Obstacle(
                 f"service {service.name} of {facts.context.shown_path(service.file)} mounts the sources over the image: it is "
                 "built to develop in, with the tools of the full image",
@@ -181,14 +183,23 @@ def edits(document: Document, facts: Facts, stage: Stage, plan: Plan) -> tuple[t
         *(line.text for line in head),
         *body[start:],
     ]
+    if document.raw(stage.base).startswith("from"):
+        own = {*body}
+        lines = [line if line in own else _lowered(line) for line in lines]
     moved = _moved(document, stage, plan, document.source.newline.join(lines))
     return (*plan.edits, renamed, *moved), (*plan.changes, base_change, *changes)
+
+
+def _lowered(line: str) -> str:
+    """An instruction with its keyword in small letters, as its author writes them."""
+    head, blank, rest = line.partition(" ")
+    return head.lower() + blank + rest.replace(" AS ", " as ", 1) if head == "FROM" else head.lower() + blank + rest
 
 
 def _renamed(document: Document, stage: Stage, plan: Plan) -> tuple[Edit, Change]:
     """The old stage as the builder: it gets a name, or hands its own on to the runtime stage."""
     image, last = stage.base.words[0], stage.base.words[-1]
-    keyword = "as" if stage.base.value.find(" as ") >= 0 else "AS"
+    keyword = "as" if stage.base.value.find(" as ") >= 0 or document.raw(stage.base).startswith("from") else "AS"
     named = f" {keyword} {free_name(document, BUILDER)}"
     flags = "".join(f"--{f.name}={f.value} " for f in stage.base.flags)
     name = f" AS {stage.name}" if stage.name else ""
@@ -249,42 +260,43 @@ def _platform(stage: Stage) -> str:
 def free_name(document: Document, wanted: str) -> str:
     """`wanted`, or with a number behind it where a stage has that name."""
     names = {stage.name.lower() for stage in document.stages if stage.name}
-    return next(name for name in (wanted, *(f"{wanted}-{n}" for n in range(2, 100))) if name not in names)
+    others = ["builder", "compile"] if wanted == BUILDER else []
+    numbered = [f"{wanted}-{n}" for n in range(2, 100)]
+    return next(name for name in (wanted, *others, *numbered) if name not in names)
 
 
 def default_fates(stage: Stage, *, build_only: Iterable[str] = ()) -> dict[int, Fate]:
     """The fates of what every ecosystem has in common: promises go to the runtime stage; ENV and WORKDIR to both, or to the
-    runtime stage alone where no RUN comes behind them; COPY and RUN stay with the builder.
+    runtime stage alone where no RUN comes behind them; ARGs go along where something there refers to them; COPY and RUN stay
+    with the builder.
 
     `build_only` are variables that only the build reads.
     """
     only = frozenset(build_only)
     fates: dict[int, Fate] = {}
-    for position, instruction in enumerate(stage.body):
-        rest = stage.body[position + 1 :]
+    wanted: set[str] = set()  # the variables that the runtime stage refers to
+    for instruction in reversed(stage.body):
+        rest = [i for i in stage.body if i.index > instruction.index]
         built = any(i.keyword in ("RUN", "COPY", "ADD") for i in rest)
+        names = {pair.name for pair in instruction.pairs}
         if instruction.keyword in PROMISES:
             fate = Fate.RUN
         elif instruction.keyword == "ENV":
-            names = {pair.name for pair in instruction.pairs}
-            fate = Fate.BUILD if names <= only else Fate.BOTH if built else Fate.RUN
+            serves = not names <= only or bool(names & wanted)
+            fate = (Fate.BOTH if built else Fate.RUN) if serves else Fate.BUILD
         elif instruction.keyword == "WORKDIR":
-            last = not any(i.keyword == "WORKDIR" for i in rest)
-            fate = (Fate.BOTH if built else Fate.RUN) if last and instruction.value.startswith("/") else Fate.BUILD
+            is_last = not any(i.keyword == "WORKDIR" for i in rest)
+            fate = (Fate.BOTH if built else Fate.RUN) if is_last and instruction.value.startswith("/") else Fate.BUILD
         elif instruction.keyword == "ARG":
-            names = {pair.name for pair in instruction.pairs}
-            used = any(_mentions(i, names) for i in rest if i.keyword in (*PROMISES, "ENV", "USER", "WORKDIR"))
-            fate = Fate.BOTH if used else Fate.BUILD
+            fate = Fate.BOTH if names & wanted else Fate.BUILD
         elif instruction.keyword == "USER":
             fate = Fate.BOTH if built else Fate.RUN
         else:
             fate = Fate.BUILD
+        if fate is not Fate.BUILD:
+            wanted |= set(_REFERENCE.findall(instruction.value))
         fates[instruction.index] = fate
     return fates
-
-
-def _mentions(instruction: Instruction, names: set[str]) -> bool:
-    return any(re.search(rf"\$\{{?{re.escape(name)}\b", instruction.value) for name in names)
 
 
 def from_stage(stage: str, path: str, destination: str) -> Line:

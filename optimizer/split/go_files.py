@@ -1,0 +1,160 @@
+"""Which files of the build context a Go program reads at run time, and how they get into its image."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import TYPE_CHECKING
+
+from optimizer.dockerfile.patterns import clean
+from optimizer.facts.uses import ANYTHING, Act, folder
+from optimizer.rewrite import Check
+from optimizer.split.frame import Obstacle, from_context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.facts.copies import Copy
+    from optimizer.facts.uses import Use
+    from optimizer.rewrite import Evidence
+    from optimizer.split.frame import Line, Strategy
+
+# What every image has, the distroless ones too, or what the kernel gives.
+_SYSTEM = re.compile(
+    r"^/(proc|sys|dev|tmp|run|var/run)(/|$)|^/etc/(ssl|hosts|resolv\.conf|hostname|passwd|group|localtime)|^/usr/share/zoneinfo"
+)
+# What is no data, unless the program names it: sources, papers, settings of tools.
+_PAPERS = re.compile(
+    r"(^|/)(Dockerfile[^/]*|[^/]*\.Dockerfile|\.dockerignore|\.git[^/]*|README[^/]*|LICENSE[^/]*|Makefile|CHANGELOG[^/]*"
+    r"|go\.(mod|sum|work)|[^/]*\.go|[^/]*\.md|(docker-)?compose[^/]*\.ya?ml|\.golangci[^/]*|\.github|\.idea|\.vscode|vendor)$",
+    re.IGNORECASE,
+)
+_AWKWARD = re.compile(r"[\s\[\]*?\"'$\\<]")
+
+
+class Files:
+    """The copies that the runtime stage needs, the lines that say so, and what is not certain."""
+
+    def __init__(self, stage: Strategy, uses: tuple[Use, ...], binary: str) -> None:
+        self.stage = stage
+        self.context = stage.facts.context
+        self.binary = binary
+        self.uses = tuple(u for u in uses if u.act in (Act.READS, Act.WRITES))
+        self.lines: list[Line] = []
+        self.evidence: list[Evidence] = []
+        self.checks: list[Check] = []
+
+    def find(self) -> Obstacle | None:
+        """Fill in the copies; an obstacle where one of them cannot be made."""
+        for copy in self.stage.application.copies:
+            if (odd := self._odd(copy)) is not None:
+                return odd
+        wanted, everything = self._wanted()
+        for copy in self.stage.application.copies:
+            for source, container in self._roots(copy, None if everything or self._is_outside(copy) else wanted):
+                if _AWKWARD.search(source) or _AWKWARD.search(container):
+                    seen = self.stage.facts.seen_in(source, "would have to be copied by name")
+                    return Obstacle("a file that it reads has a name with blanks or wildcards", (seen,))
+                self._add(copy, source, container)
+        self._not_brought(wanted)
+        return None
+
+    def _odd(self, copy: Copy) -> Obstacle | None:
+        """What cannot be carried over of a copy."""
+        facts, here = self.stage.facts, self.stage.facts.seen(copy.instruction, "copies it")
+        if copy.placements is None:
+            return Obstacle(f"what the copies bring is not known: {copy.unknown}", (here,))
+        if copy.instruction.keyword == "ADD" and re.search(r"\.(tar|tgz|tbz2?|txz|gz|bz2|xz|zst)\b", " ".join(copy.sources)):
+            return Obstacle("an archive is unpacked into the image", (here,))
+        owner = copy.instruction.flag("chown")
+        if owner is not None and not re.fullmatch(r"(\d+|root|nonroot|nobody)(:(\d+|root|nonroot|nobody))?", owner.value or ""):
+            return Obstacle("the owner of a copy is a user that the runtime image would not have", (here,))
+        link = next((f for f in facts.files_of(copy) if facts.context.kind(f) == "link"), None)
+        if link is not None:
+            claim = "no link of the sources leads to what the program reads"
+            self.checks.append(Check(claim, holds=None, evidence=(facts.seen_in(link, "is a link"),)))
+        return None
+
+    def _wanted(self) -> tuple[tuple[str, ...], bool]:
+        """The container paths that the program reads or writes to, and whether more than those may be read."""
+        wanted: dict[str, None] = {}
+        everything = False
+        for use in self.uses:
+            if use.what is None or (use.what.endswith(ANYTHING) and folder(use.what) in ("/", self.stage.workdir)):
+                if use.act is Act.READS and not everything:
+                    everything = True
+                    seen = self.stage.app.seen(use, "names a file only when it runs: all but the sources is kept")
+                    self.checks.append(Check("the files that it reads are known", holds=None, evidence=(seen,)))
+            elif not _SYSTEM.match(use.what) and not use.what.startswith("~"):
+                is_open = ANYTHING in use.what or "*" in use.what
+                wanted[folder(use.what) if is_open or use.act is Act.WRITES else use.what] = None
+        wanted.pop(self.stage.workdir or "/", None)
+        return tuple(wanted), everything
+
+    def _is_outside(self, copy: Copy) -> bool:
+        """Whether a copy goes to a place of its own, where nothing of the build lies."""
+        places = {self.stage.workdir, *(self.stage.facts.state(run).workdir for run in self.stage.runs)} - {None}
+        return not any(r == p or r.startswith(f"{(p or '').rstrip('/')}/") for r in copy.roots for p in places)
+
+    def _add(self, copy: Copy, source: str, container: str) -> None:
+        destination = self._destination(container, is_folder=self.context.is_folder(source))
+        line = from_context([clean(source)], destination, copy.flags)
+        if line in self.lines or container == self.binary:
+            return
+        self.lines.append(line)
+        for use in self.uses:
+            if use.what is not None and (use.what.startswith(container) or container.startswith(folder(use.what) + "/")):
+                seen = self.stage.app.seen(use, f"reads {clean(source)} at run time: copied along")
+                if all(e.at != seen.at for e in self.evidence):
+                    self.evidence.append(seen)
+                return
+
+    def _not_brought(self, wanted: tuple[str, ...]) -> None:
+        for path in wanted:
+            if self.stage.application.source(path) is None and not _SYSTEM.match(path):
+                use = next(u for u in self.uses if u.what and (u.what.startswith(path) or path.startswith(folder(u.what))))
+                seen = self.stage.app.seen(use, "reads or writes it")
+                claim = f"{path} need not be there when the program starts: no COPY brings it"
+                self.checks.append(Check(claim, holds=None, evidence=(seen,)))
+
+    def _roots(self, copy: Copy, wanted: tuple[str, ...] | None) -> Iterator[tuple[str, str]]:
+        """The files and folders of a copy to carry over: those in `wanted`, or all but sources and papers; as high up as they
+        stand in the context."""
+        for placement in copy.placements or ():
+            if not placement.is_folder:
+                named = wanted is not None and placement.path in wanted
+                if named or (_is_in(placement.path, wanted) and not _PAPERS.search(placement.source)):
+                    yield placement.source, placement.path
+                continue
+            for name in self.context.names(placement.source):
+                source, container = posixpath.join(placement.source, name), posixpath.join(placement.path, name)
+                yield from self._of_folder(source, container, wanted)
+
+    def _of_folder(self, source: str, container: str, wanted: tuple[str, ...] | None) -> Iterator[tuple[str, str]]:
+        if wanted is None:
+            if not _PAPERS.search(source) and self.has_data(source):
+                yield source, container
+            return
+        if container in wanted or (_is_in(container, wanted) and not _PAPERS.search(source)):
+            yield source, container
+            return
+        for path in wanted:
+            inner = posixpath.join(source, path[len(container) + 1 :])
+            if path.startswith(container + "/") and self.context.kind(inner) is not None:
+                yield inner, path
+
+    def has_data(self, source: str) -> bool:
+        """Whether a file is no source, or a folder has one that is not."""
+        if not self.context.is_folder(source):
+            return not source.endswith(".go")
+        return any(not f.endswith((".go", ".md")) for f in self.context.walk(source))
+
+    def _destination(self, container: str, *, is_folder: bool) -> str:
+        workdir = self.stage.workdir
+        base = (workdir or "/").rstrip("/") + "/"
+        shown = f"./{container[len(base) :]}" if container.startswith(base) and workdir not in (None, "/") else container
+        return shown + "/" if is_folder else shown
+
+
+def _is_in(container: str, wanted: tuple[str, ...] | None) -> bool:
+    return wanted is None or any(w == container or container.startswith(w.rstrip("/") + "/") for w in wanted)
