@@ -17,16 +17,17 @@ from optimizer.facts.commands import apt_install, is_apt
 from optimizer.facts.manifests import Application
 from optimizer.facts.slim import apt_layer
 from optimizer.layers import commands_in
-from optimizer.rewrite import Aspect, Change
+from optimizer.rewrite import Aspect, Change, Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from optimizer.dockerfile.document import Document, Stage
     from optimizer.dockerfile.instruction import Instruction
+    from optimizer.dockerfile.shell import Command
     from optimizer.facts import Facts
     from optimizer.facts.commands import Placed
-    from optimizer.rewrite import Check, Evidence
+    from optimizer.rewrite import Evidence
 
 # What an image promises whoever runs it, and no RUN reads.
 PROMISES = frozenset({"CMD", "ENTRYPOINT", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "STOPSIGNAL", "VOLUME"})
@@ -39,6 +40,8 @@ _SETTING = re.compile(r"(\s|#.*\n)*(WORKDIR|ENV|ARG)\b", re.IGNORECASE)
 BUILDER = "build"
 
 
+_ARCHIVE = re.compile(r"\.(tar|tgz|tbz2?|txz|gz|bz2|xz|zst)(\.\w+)?$", re.IGNORECASE)
+_AWKWARD = re.compile(r"[\s\[\]*?\"'$\\<]")
 _REFERENCE = re.compile(r"\$\{?(\w+)")
 
 
@@ -131,11 +134,41 @@ class Strategy:
         run = next((r for r in self.runs if self.facts.placed(r) is None), None)
         return None if run is None else Obstacle("a RUN cannot be read as a shell script", (self.facts.seen(run, "is one"),))
 
+    def odd_copy(self, owners: Iterable[str]) -> Obstacle | None:
+        """A copy of the stage that cannot be made again in the runtime stage, where only `owners` are users."""
+        names = "|".join(("\\d+", "root", *map(re.escape, owners)))
+        for copy in self.application.copies:
+            here = self.facts.seen(copy.instruction, "copies it")
+            if copy.placements is None:
+                return Obstacle(f"what the copies bring is not known: {copy.unknown}", (here,))
+            if copy.instruction.keyword == "ADD" and any(_ARCHIVE.search(source) for source in copy.sources):
+                return Obstacle("an archive is unpacked into the image", (here,))
+            owner = copy.instruction.flag("chown")
+            if owner is not None and not re.fullmatch(f"({names})(:({names}))?", owner.value or ""):
+                return Obstacle("the owner of a copy is a user that the runtime image would not have", (here,))
+            if any(_AWKWARD.search(placement.source) for placement in copy.placements):
+                return Obstacle("a file that is copied has a name with blanks or wildcards", (here,))
+        return None
+
+    def linked(self) -> Check | None:
+        """That no link among the sources leads to something that is left out, where there is one."""
+        files = (f for copy in self.application.copies for f in self.facts.files_of(copy))
+        link = next((f for f in files if self.facts.context.kind(f) == "link"), None)
+        if link is None:
+            return None
+        claim = "no link of the sources leads to what the program reads"
+        return Check(claim, holds=None, evidence=(self.facts.seen_in(link, "is a link"),))
+
     def apt_line(self, packages: Iterable[str]) -> Line:
         """A RUN that installs Debian packages in the runtime stage."""
         text = apt_layer(self.facts, packages)
         plain = text.removeprefix("RUN ").replace(f"{self.document.escape}{self.document.source.newline}", "\n")
         return Line(text, Aspect.COMMANDS, commands_in(plain))
+
+
+def writes_a_file(command: Command) -> bool:
+    """Whether a command redirects what it says into a file."""
+    return any(">" in r.operator and not re.match(r"/dev/|&|\d$", r.target or "") for r in command.redirects)
 
 
 def obstacle(document: Document, facts: Facts, stage: Stage) -> Obstacle | None:

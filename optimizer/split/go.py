@@ -23,7 +23,7 @@ from optimizer.facts.started import How
 from optimizer.facts.uses import Act, Surroundings, Use
 from optimizer.layers import commands_in
 from optimizer.rewrite import Aspect, Change, Check, Safety
-from optimizer.split.frame import Line, Obstacle, Plan, Strategy, default_fates, from_stage
+from optimizer.split.frame import Line, Obstacle, Plan, Strategy, default_fates, from_stage, writes_a_file
 from optimizer.split.go_files import Files
 from optimizer.split.go_program import Linking, Program, linking, program
 
@@ -85,10 +85,7 @@ class _Go(Strategy):
             return unread
         for run, placed in self.commands():
             command = placed.command
-            writes = next(
-                (r for r in command.redirects if ">" in r.operator and not re.match(r"/dev/|&|\d$", r.target or "")), None
-            )
-            if writes is not None or not self._is_harmless(command):
+            if writes_a_file(command) or not self._is_harmless(command):
                 seen = self.facts.seen_command(run, command, "does more than build")
                 name = command.name or "a RUN"
                 return Obstacle(f"`{name}` may make something that the program needs at run time", (seen,))

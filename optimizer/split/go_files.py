@@ -46,9 +46,10 @@ class Files:
 
     def find(self) -> Obstacle | None:
         """Fill in the copies; an obstacle where one of them cannot be made."""
-        for copy in self.stage.application.copies:
-            if (odd := self._odd(copy)) is not None:
-                return odd
+        if (odd := self.stage.odd_copy(("nonroot", "nobody"))) is not None:
+            return odd
+        if (link := self.stage.linked()) is not None:
+            self.checks.append(link)
         wanted, everything = self._wanted()
         for copy in self.stage.application.copies:
             for source, container in self._roots(copy, None if everything or self._is_outside(copy) else wanted):
@@ -57,22 +58,6 @@ class Files:
                     return Obstacle("a file that it reads has a name with blanks or wildcards", (seen,))
                 self._add(copy, source, container)
         self._not_brought(wanted)
-        return None
-
-    def _odd(self, copy: Copy) -> Obstacle | None:
-        """What cannot be carried over of a copy."""
-        facts, here = self.stage.facts, self.stage.facts.seen(copy.instruction, "copies it")
-        if copy.placements is None:
-            return Obstacle(f"what the copies bring is not known: {copy.unknown}", (here,))
-        if copy.instruction.keyword == "ADD" and re.search(r"\.(tar|tgz|tbz2?|txz|gz|bz2|xz|zst)\b", " ".join(copy.sources)):
-            return Obstacle("an archive is unpacked into the image", (here,))
-        owner = copy.instruction.flag("chown")
-        if owner is not None and not re.fullmatch(r"(\d+|root|nonroot|nobody)(:(\d+|root|nonroot|nobody))?", owner.value or ""):
-            return Obstacle("the owner of a copy is a user that the runtime image would not have", (here,))
-        link = next((f for f in facts.files_of(copy) if facts.context.kind(f) == "link"), None)
-        if link is not None:
-            claim = "no link of the sources leads to what the program reads"
-            self.checks.append(Check(claim, holds=None, evidence=(facts.seen_in(link, "is a link"),)))
         return None
 
     def _wanted(self) -> tuple[tuple[str, ...], bool]:

@@ -19,7 +19,18 @@ from optimizer.facts.packages import is_build_only, is_builder
 from optimizer.facts.slim import SlimNeeds
 from optimizer.layers import commands_in
 from optimizer.rewrite import Aspect, Check, Safety
-from optimizer.split.frame import Fate, Line, Obstacle, Plan, Strategy, default_fates, free_name, from_context, from_stage
+from optimizer.split.frame import (
+    Fate,
+    Line,
+    Obstacle,
+    Plan,
+    Strategy,
+    default_fates,
+    free_name,
+    from_context,
+    from_stage,
+    writes_a_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +98,10 @@ class _Node(Strategy):
         used = development_use(self.app, install.project) or development_in_scripts(self.app, install.project)
         if used is not None:
             return Obstacle(used.claim, used.evidence)
-        return self._assemble(install, outputs)
+        if not install.placed.command.is_unconditional:
+            seen = self.facts.seen_command(install.run, install.placed.command, "installs")
+            return Obstacle("the dependencies are installed in more ways than one", (seen,))
+        return self.odd_copy(("node",)) or self._assemble(install, outputs)
 
     def _placed(self, run: Instruction) -> tuple[Placed, ...]:
         return tuple(p for p in self.facts.placed(run) or () if is_project_install(p))
@@ -235,7 +249,7 @@ class _Node(Strategy):
         """A RUN that makes something for the running image that is not carried over."""
         for run, placed in self.commands():
             command = placed.command
-            fine = command.name in ("npm", "yarn", "npx", "tsc", "cd", "echo", "mkdir", "rm", "apt-get", "apt", "corepack", "")
+            fine = command.name in ("npm", "yarn", "npx", "tsc", "cd", "echo", "rm", "apt-get", "apt", "corepack", "")
             if command.name in ("npm", "yarn") and any(a in ("-g", "--global", "global") for a in command.args):
                 names = [a for a in command.args if not a.startswith("-") and a not in ("install", "i", "add", "global")]
                 odd = next((n for n in names if not _BUILD_TOOLS.match(n)), None)
@@ -244,7 +258,7 @@ class _Node(Strategy):
                     return Obstacle(f"{odd} is installed for all projects, and may be needed at run time", (seen,))
             if command.name == "npx" and command.args[:1] == ("prisma",):
                 fine = False
-            if not fine:
+            if not fine or writes_a_file(command):
                 seen = self.facts.seen_command(run, command, "does more than install and build")
                 return Obstacle(f"`{command.name}` may make something that the application needs at run time", (seen,))
         if (unread := self.unread()) is not None:
@@ -259,9 +273,6 @@ class _Node(Strategy):
     def _assemble(self, install: _Install, outputs: dict[str, Evidence]) -> Plan | Obstacle:
         prefix = [i for i in self.stage.body if i.index < install.run.index]
         late = [c for c in self.facts.copies(self.stage) if c.instruction.index < install.run.index]
-        if any(c.placements is None for c in self.application.copies):
-            odd = next(c for c in self.application.copies if c.placements is None)
-            return Obstacle(f"what the copies bring is not known: {odd.unknown}", (self.facts.seen(odd.instruction, "is one"),))
         extra = {r.index for r in self.runs if r.index < install.run.index and any(_names(p) for p in self._placed(r))}
         prefix = [i for i in prefix if i.index not in extra]
         if any(p.is_folder for c in late for p in c.placements or ()):
@@ -304,6 +315,8 @@ class _Node(Strategy):
         ]
         if needs is not None:
             result.checks += [c for c in needs.checks if c.holds is not True]
+        if (link := self.linked()) is not None:
+            result.checks.append(link)
         if not self.app.is_read:
             result.checks.append(Check("no source loads a package that only development has", holds=None))
         return result

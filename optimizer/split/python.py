@@ -12,7 +12,7 @@ from optimizer.facts.packages import is_build_only, python_package, runtime_libr
 from optimizer.facts.python_packages import compiled, installed, is_install, requirements
 from optimizer.facts.slim import SlimNeeds
 from optimizer.rewrite import Aspect, Change, Check, Safety
-from optimizer.split.frame import Fate, Line, Obstacle, Plan, Strategy, default_fates, from_stage
+from optimizer.split.frame import Fate, Line, Obstacle, Plan, Strategy, default_fates, from_stage, writes_a_file
 
 if TYPE_CHECKING:
     from optimizer.dockerfile.document import Document, Stage
@@ -105,7 +105,7 @@ class _Python(Strategy):
             name = item.command.name
             fine = name in _HARMLESS or is_install(item) or is_apt(item.command, "update", "install", "clean", "upgrade")
             fine = fine or (name in ("pip", "pip3") and item.command.args[:1] in (("cache",), ("--version",)))
-            if not fine:
+            if not fine or writes_a_file(item.command) or not item.command.is_unconditional:
                 seen = self.facts.seen_command(run, item.command, "comes before the packages are installed")
                 return Obstacle(f"`{name}` may make something that the application needs at run time", (seen,))
         return None
