@@ -51,9 +51,13 @@ def load(folder: Path, environ: Mapping[str, str], chosen: Mapping[str, Any]) ->
     values = _from_files(folder)
     values |= _from_environment(environ)
     values |= {key: value for key, value in chosen.items() if value not in (None, ())}
-    if values.get("base", BASES[0]) not in BASES:
-        raise SettingsError(f'base: expected one of {", ".join(BASES)}, found "{values["base"]}"')
+    _check_base(values.get("base", BASES[0]), "--base")
     return Settings(**values)
+
+
+def _check_base(value: str, where: str) -> None:
+    if value not in BASES:
+        raise SettingsError(f'{where}: expected one of {", ".join(BASES)}, found "{value}"')
 
 
 def check_names(settings: Settings, known: tuple[str, ...]) -> None:
@@ -99,6 +103,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             found[key] = tuple(part.strip() for part in text.split(",") if part.strip())
         else:
             found[key] = text
+            _check_base(text if key == "base" else BASES[0], name)
     return found
 
 
@@ -116,6 +121,7 @@ def _checked(table: dict[str, Any], where: str) -> dict[str, Any]:
             raise SettingsError(f"{where}: {key}: expected {expected}, found {value!r}")
         else:
             found[key] = value
+            _check_base(value if key == "base" else BASES[0], f"{where}: {key}")
     return found
 
 

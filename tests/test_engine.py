@@ -51,6 +51,35 @@ def run(text: str, *transforms: Transform, unsafe: bool = False) -> tuple[str, t
     return outcome.after.source.text, outcome.errors
 
 
+@pytest.mark.parametrize(
+    ("new", "words"),
+    [
+        ("gcr.io/distroless/static", "the image's"),
+        ("gcr.io/distroless/static:nonroot", "the image's"),
+        ("postgres:16", "the image's"),
+        ("python:3.12", "the image's"),
+        ("node:22-slim", ""),
+        ("node:24", ""),
+    ],
+)
+def test_what_a_new_base_sets_is_a_promise_too(new: str, words: str) -> None:
+    change = Change(Aspect.BASE, removed=("node:22",), added=(new,))
+    text, errors = run("FROM node:22\nRUN a\n", Replace("node:22\n", f"{new}\n", change))
+    assert text == f"FROM {'node:22' if words else new}\nRUN a\n"
+    assert any(words in error for error in errors) if words else not errors
+
+
+def test_edits_that_overlap_are_a_bug_that_is_named() -> None:
+    class Twice(Replace):
+        def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
+            seen = (facts.seen(document.instructions[0], "here"),)
+            yield Rewrite(self, "s", Safety.SAFE, (Edit(Span(0, 4), "from"), Edit(Span(2, 5), "x")), seen)
+
+    text, errors = run("FROM x\n", Twice("a", "b"))
+    assert text == "FROM x\n"
+    assert "overlap" in errors[0]
+
+
 def test_a_declared_change_is_applied() -> None:
     change = Change(Aspect.COMMANDS, removed=("old",), added=("new",))
     assert run("FROM x\nRUN old\n", Replace("old", "new", change)) == ("FROM x\nRUN new\n", ())

@@ -25,6 +25,15 @@ def test_the_command_line_wins_over_the_environment_over_the_files(tmp_path: Pat
     assert load(sub, environment, {"target": "d", "select": (), "unsafe": None}).target == "d"
 
 
+def test_the_base_comes_from_everywhere(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    assert load(tmp_path, {}, {}).base == "auto"
+    (tmp_path / ".dockeropt.toml").write_text('base = "keep"\n')
+    assert load(tmp_path, {}, {}).base == "keep"
+    assert load(tmp_path, {"DOCKEROPT_BASE": "slim"}, {}).base == "slim"
+    assert load(tmp_path, {"DOCKEROPT_BASE": "slim"}, {"base": "scratch"}).base == "scratch"
+
+
 def test_the_search_ends_at_the_top_of_the_repository(tmp_path: Path) -> None:
     (tmp_path / ".dockeropt.toml").write_text('target = "outside"\n')
     (tmp_path / "repo" / ".git").mkdir(parents=True)
@@ -35,6 +44,7 @@ def test_the_search_ends_at_the_top_of_the_repository(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("unsafe = 1\n", "unsafe: expected true or false, found 1"),
+        ('base = "slimmest"\n', 'base: expected one of auto, keep, slim, alpine, distroless, scratch, found "slimmest"'),
         ('select = "merge-run"\n', "select: expected a list of transform names"),
         ("target = [1]\n", "target: expected a string"),
         ("ignored = []\n", 'unknown key "ignored". Did you mean "ignore"?'),
