@@ -55,7 +55,7 @@ def load(folder: Path, environ: Mapping[str, str], chosen: Mapping[str, Any]) ->
     return Settings(**values)
 
 
-def _check_base(value: str, where: str) -> None:
+def _check_base(value: object, where: str) -> None:
     if value not in BASES:
         raise SettingsError(f'{where}: expected one of {", ".join(BASES)}, found "{value}"')
 

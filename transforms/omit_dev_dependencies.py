@@ -9,6 +9,7 @@ Source: npm's documentation, "npm ci", --omit.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from optimizer.facts.manifests import Application
@@ -27,15 +28,13 @@ if TYPE_CHECKING:
     from optimizer.facts.commands import Placed
     from optimizer.facts.manifests import Project
 
-_OMITS = (
-    "--omit=dev",
-    "--production",
-    "--only=production",
-    "--only=prod",
-    "--include=dev",
-    "--production=false",
-    "--prod",
-    "--no-dev",
+# What says, in options or variables, which dependencies are installed.
+_TOLD = re.compile(r"^--(omit|include|production|only|prod|no-dev|dev)\b|^-D$")
+_VARIABLES = re.compile(r"^(NODE_ENV|npm_config_(omit|include|production|only|dev))$", re.IGNORECASE)
+# Commands behind the install that take nothing of node_modules.
+_APART = frozenset(
+    """echo rm chmod chown mkdir ln cp mv touch ls cd apt-get apt apk useradd groupadd adduser addgroup sed true set curl
+    wget""".split()
 )
 
 
@@ -48,8 +47,7 @@ class OmitDevDependencies:
                 if placed.command.name != "npm" or not is_project_install(placed) or not facts.is_editable(run):
                     continue
                 project = Application(facts, run).project(placed, "package.json")
-                is_told = any(arg in _OMITS for arg in placed.command.args) or "NODE_ENV" in facts.state(run).variables
-                if project is not None and development(project) and not is_told:
+                if project is not None and development(project) and not _is_told(facts, run, placed, project):
                     yield self._proposal(facts, run, placed, project)
 
     def _proposal(self, facts: Facts, run: Instruction, placed: Placed, project: Project) -> Rewrite | Refusal:
@@ -57,15 +55,19 @@ class OmitDevDependencies:
         command = placed.command
         here = facts.seen_command(run, command, "installs development dependencies too")
         if (user := _later_use(facts, facts.target, run)) is not None:
-            return Refusal(self, "a later RUN may use development dependencies", (here, facts.seen(user, "may use them")))
+            what = "a trigger" if user.keyword == "ONBUILD" else "a later RUN" if user.keyword == "RUN" else "another stage"
+            return Refusal(self, f"{what} may use development dependencies", (here, facts.seen(user, "may use them")))
+        if (mounted := facts.mounted_sources(facts.target)) is not None:
+            return Refusal(self, mounted, (here,))
         application = facts.application(facts.target)
-        if (used := development_use(application, project) or development_in_scripts(application, project)) is not None:
+        ignores = "--ignore-scripts" in command.args
+        used = development_use(application, project) or development_in_scripts(project, ignores_scripts=ignores)
+        if used is not None:
             return Refusal(self, used.claim, (here, *used.evidence))
         manifest = project.source("package.json")
         seen = application.application.line(manifest, '"devDependencies"', "are what only development needs")
-        checks = [Check("nobody tests or builds in this image (docker run ... npm test)", holds=None), facts.context_check()]
-        checks += [] if application.is_read else [Check("no source loads a package that only development has", holds=None)]
-        decision = decide(Safety.SAFE, checks)
+        read = Check("no source loads a package that only development has", holds=application.is_read or None)
+        decision = decide(Safety.UNSAFE, (facts.context_check(), read))
         verb = next(arg for arg in command.args if not arg.startswith("-"))
         edits, text = flag_after(facts, run, command, verb, "--omit=dev")
         return Rewrite(
@@ -75,7 +77,7 @@ class OmitDevDependencies:
             edits=edits,
             evidence=(here, seen, *decision.evidence),
             changes=(Change(Aspect.COMMANDS, removed=(str(command),), added=(text,)),),
-            unknown=decision.unknown,
+            unknown=(*decision.unknown, "nobody tests or builds in this image (docker run ... npm test)"),
             held=decision.held,
         )
 
@@ -84,15 +86,40 @@ def _plural(count: int) -> str:
     return f"{count} development {'dependency' if count == 1 else 'dependencies'}"
 
 
+def _is_told(facts: Facts, run: Instruction, placed: Placed, project: Project) -> bool:
+    """Whether something says already which dependencies are installed."""
+    variables = (*facts.state(run).variables, *(word.partition("=")[0] for word in placed.command.sets))
+    by_file = re.search(r"^\s*(omit|include|production|only|dev)\s*=", project.read(".npmrc") or "", re.MULTILINE)
+    return (
+        any(_TOLD.search(arg) for arg in placed.command.args)
+        or any(_VARIABLES.match(name) for name in variables)
+        or by_file is not None
+    )
+
+
 def _later_use(facts: Facts, stage: Stage, run: Instruction) -> Instruction | None:
-    """A RUN from the install on, or a COPY out of this stage, that uses what node_modules has."""
-    for later in (run, *(i for i in facts.behind(run) if i.keyword == "RUN")):
-        for placed in facts.placed(later) or ():
-            name, args = placed.command.name, placed.command.args
-            runs = name in ("npm", "yarn", "pnpm") and any(a in ("run", "test", "exec", "build", "t") for a in args[:2])
-            if runs or name in ("npx", "tsc", "node", "make") or (name or "").startswith("node_modules/"):
-                return later
-        if facts.placed(later) is None:
+    """What may use node_modules from the install on: a RUN, a trigger, a COPY or a mount out of this stage."""
+    behind = facts.behind(run)
+    if trigger := next((i for i in behind if i.keyword == "ONBUILD"), None):
+        return trigger
+    for later in (run, *(i for i in behind if i.keyword == "RUN")):
+        commands = facts.placed(later)
+        if commands is None or later.exec_form is not None or any(not _is_apart(p, is_install=later is run) for p in commands):
             return later
-    copied = (i for s in facts.document.stages for i in s.body if (f := i.flag("from")) is not None and f.value == stage.name)
-    return next(copied, None)
+    for other in facts.document.stages:
+        for instruction in other.body:
+            names = [f.value for f in instruction.flags if f.name == "from"]
+            names += [m.options["from"] for m in instruction.mounts if "from" in m.options]
+            if any(name and facts.document.stage_named(name) in (stage, *stage.ancestry) for name in names):
+                return instruction
+    return None
+
+
+def _is_apart(placed: Placed, *, is_install: bool) -> bool:
+    """Whether a command takes nothing of node_modules."""
+    command = placed.command
+    if command.name in ("npm", "yarn", "pnpm"):
+        is_cache = command.args[:1] in (("cache",), ("config",), ("--version",), ("-v",))
+        is_global = any(arg in ("-g", "--global") for arg in command.args)
+        return is_cache or is_global or (is_install and is_project_install(placed))
+    return command.name in _APART or command.name == ""

@@ -263,6 +263,18 @@ class Facts:
                 if text is not None:
                     yield text
 
+    def mounted_sources(self, stage: Stage) -> str | None:
+        """Why an image is one to develop in: a compose service mounts a folder over the sources; None where none does."""
+        workdir = f"{self.end_state(stage).workdir or '-'}/"
+        for service in self.context.services:
+            if any(workdir.startswith(f"{mount.rstrip('/')}/") for mount in service.mounts):
+                where = self.context.shown_path(service.file)
+                return (
+                    f"service {service.name} of {where} mounts the sources over the image: it is built to develop in, with the "
+                    "tools of the full image"
+                )
+        return None
+
     def names_later(self, run: Instruction, word: str) -> Instruction | None:
         """The first instruction behind `run`, in whatever stage, that holds `word`."""
         return next((i for i in self.document.instructions[run.index + 1 :] if word in self.document.raw(i)), None)

@@ -10,7 +10,6 @@ from optimizer.dockerfile.shell import read_script
 from optimizer.facts.manifests import Project
 from optimizer.facts.node import is_project_install, parse_json
 from optimizer.facts.packages import node_addon, node_package_of_program
-from optimizer.facts.started import How
 from optimizer.rewrite import Check
 
 if TYPE_CHECKING:
@@ -26,10 +25,17 @@ LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
 _HARMLESS = frozenset(
     {"core-js", "core-js-pure", "es5-ext", "protobufjs", "@scarf/scarf", "styled-components", "fsevents", "msw", "vue-demi"}
 )
-_LIFECYCLE = ("preinstall", "install", "postinstall", "prepare")
+_LIFECYCLE = ("preinstall", "install", "postinstall", "prepublish", "preprepare", "prepare", "postprepare")
+# Commands of such scripts that take no package.
+_PLAIN = frozenset({"echo", "true", "exit", ":", "cd", "test", "[", ""})
+# Settings that only checkers, testers and builders read.
+_CHECKERS = re.compile(
+    r"eslint|prettier|jest|vitest|commitlint|stylelint|lintstaged|lint-staged|husky|vite|webpack|rollup|postcss|tailwind|karma|cypress"
+    r"|playwright|nycrc|mocharc|tsup|size-limit|release|npmrc|nvmrc|yarnrc"
+)
+_NAMES = re.compile(r"""['"`](?P<name>(?:[\w./-]*node_modules/)?(?:@[\w.-]+/)?[\w.-]+(?:/[\w./-]*)?)['"`]""")
 # Programs that are looked up in node_modules, and nowhere else.
 _LOCAL_TOOLS = frozenset({"vite", "next", "ts-node", "tsx", "nodemon", "nest", "react-scripts", "nuxt", "astro", "remix"})
-_LOADS = re.compile(r"(?:from\s*|require\(\s*|import\(\s*|import\s+)['\"]((?:@[\w.-]+/)?[\w.-]+)[^'\"\n]*['\"]")
 
 
 def install_addons(facts: Facts, application: Application, run: Instruction) -> Iterator[tuple[Check, str]]:
@@ -136,47 +142,83 @@ def shipped_packages(application: Application, folder: str | None) -> frozenset[
 
 
 def development_use(app: AppFacts, project: Project) -> Check | None:
-    """A program that the image starts, or a package that its sources load, which only development has; None without one."""
-    dev, present = development(project), dependencies(project)
-    manifest = project.source("package.json")
-    for started in app.started:
-        if started.how is not How.PROGRAM or started.what is None:
-            continue
-        package = tool_package(started.what)
-        if package in dev:
-            seen = app.application.line(manifest, f'"{package}"', "is a development dependency")
-            claim = f"`{started.what}` runs in the image, and comes with a development dependency"
-            return Check(claim, holds=False, evidence=(started.seen, seen))
-        if started.what in _LOCAL_TOOLS and package not in present:
-            claim = f"`{started.what}` runs in the image, and no dependency for run time brings it"
-            return Check(claim, holds=False, evidence=(started.seen,))
-    for path, _ in app.sources:
-        for name, line in _loaded(app.facts.context.read(path) or ""):
+    """A program that the image starts, or a package that its files name, which only development has; None without one."""
+    dev = development(project)
+    return _started_use(app, project, dev) or _named_use(app, dev)
+
+
+def _started_use(app: AppFacts, project: Project, dev: frozenset[str]) -> Check | None:
+    """A development dependency among what is started: a program, an option of node, a package that is preloaded."""
+    present, manifest = dependencies(project), project.source("package.json")
+    options = (app.facts.end_state(app.stage).variables.get("NODE_OPTIONS") or "").split()
+    base = app.facts.seen(app.stage.base, "NODE_OPTIONS preloads it")
+    words = [(word, started.seen) for started in app.programs for word in started.words]
+    words += [(started.what, started.seen) for started in app.programs if started.what is not None]
+    for word, seen in (*words, *((option, base) for option in options)):
+        for name in {
+            word,
+            word.partition("=")[2],
+            _package_of(word),
+            tool_package(word),
+            tool_package(posixpath.basename(word)),
+        }:
             if name in dev:
-                seen = app.facts.seen_in(path, f"loads {name}", line=line)
-                claim = f"{name} is loaded at run time, and is a development dependency"
+                line = app.application.line(manifest, f'"{name}"', "is a development dependency")
+                claim = f"`{word}` is used in the image, and comes with a development dependency"
+                return Check(claim, holds=False, evidence=(seen, line))
+    missing = next((s for s in app.programs if s.what in _LOCAL_TOOLS and tool_package(s.what or "") not in present), None)
+    if missing is not None:
+        claim = f"`{missing.what}` runs in the image, and no dependency for run time brings it"
+        return Check(claim, holds=False, evidence=(missing.seen,))
+    return None
+
+
+def _named_use(app: AppFacts, dev: frozenset[str]) -> Check | None:
+    """A file of the image that names a development dependency: a module, a preset, a view engine, a served folder."""
+    reached = {path for path, _ in app.sources}
+    for path in dict.fromkeys((*reached, *_settings_files(app))):
+        text = app.facts.context.read(path) or ""
+        for match in _NAMES.finditer(text):
+            name = _package_of(match["name"].partition("node_modules/")[2] or match["name"])
+            line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
+            is_type = re.match(r"\s*((import|export)\s+type\b|//|/?\*)", line) is not None
+            if name in dev and not is_type and not name.startswith("@types/"):
+                seen = app.facts.seen_in(path, f"names {name}", line=text.count("\n", 0, match.start()) + 1)
+                claim = f"{name} is named at run time, and is a development dependency"
                 return Check(claim, holds=False, evidence=(seen,))
     return None
 
 
-def _loaded(text: str) -> Iterator[tuple[str, int]]:
-    """The packages that a source loads when it runs, each with its line; not those that it takes types from."""
-    for match in _LOADS.finditer(text):
-        line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
-        if not re.match(r"\s*((import|export)\s+type\b|//|\*)", line):
-            yield match[1], text.count("\n", 0, match.start()) + 1
+def _settings_files(app: AppFacts) -> Iterator[str]:
+    """Files of the image that tools read when the program runs: rc files and settings, but not those of checkers and builders."""
+    for copy in app.application.copies:
+        for file in app.facts.files_of(copy):
+            name = posixpath.basename(file)
+            if re.search(r"^\.[\w-]*rc(\.\w+)?$|\.config\.[cm]?js$", name) and not _CHECKERS.search(name):
+                yield file
 
 
-def development_in_scripts(app: AppFacts, project: Project) -> Check | None:
-    """A script that npm runs at every install and that takes a development dependency; None where there is none."""
+def _package_of(name: str) -> str:
+    """The package that a module's name is of: `@scope/name/file` is of `@scope/name`."""
+    parts = name.split("/")
+    return "/".join(parts[: 2 if name.startswith("@") else 1])
+
+
+def development_in_scripts(project: Project, *, ignores_scripts: bool) -> Check | None:
+    """A script that npm runs at every install and that may take a development dependency; None where there is none."""
     scripts = (parse_json(project.read("package.json")) or {}).get("scripts")
-    dev = development(project)
-    for name in _LIFECYCLE:
+    present = dependencies(project)
+    for name in _LIFECYCLE if not ignores_scripts else ():
         text = scripts.get(name) if isinstance(scripts, dict) else None
         script = read_script(text) if isinstance(text, str) else None
-        if text is not None and (script is None or any(tool_package(c.name or "") in dev for c in script.commands)):
-            seen = app.application.line(project.source("package.json"), f'"{name}"', "runs at every install")
-            return Check(f'"{name}" runs at every install, and takes a development dependency', holds=False, evidence=(seen,))
+        if text is None:
+            continue
+        commands = script.commands if script is not None else ()
+        if script is None or any(tool_package(c.name or "") not in present and c.name not in _PLAIN for c in commands):
+            seen = project.application.line(project.source("package.json"), f'"{name}"', "runs at every install")
+            return Check(
+                f'"{name}" runs at every install, and may take a development dependency', holds=False, evidence=(seen,)
+            )
     return None
 
 

@@ -215,6 +215,8 @@ class _Module:
                 return
             for command in script.commands:
                 yield Act.STARTS, command.name or (None if command.words else "true")
+                if command.name in ("npx", "bunx"):
+                    yield Act.STARTS, next((arg for arg in command.args if not arg.startswith("-")), None)
             return
         known = text is not None and not text.endswith(ANYTHING) and text.strip()
         yield Act.STARTS, text if known else None

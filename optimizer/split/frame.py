@@ -185,14 +185,8 @@ def obstacle(document: Document, facts: Facts, stage: Stage) -> Obstacle | None:
         return Obstacle("a build argument or a digest decides which image it starts from", (here,))
     if trigger := next((i for i in stage.body if i.keyword == "ONBUILD"), None):
         return Obstacle("it is a base for other images: it has triggers", (facts.seen(trigger, "is one"),))
-    for service in facts.context.services:
-        workdir = f"{facts.end_state(stage).workdir or '-'}/"
-        if any(workdir.startswith(f"{mount.rstrip('/')}/") for mount in service.mounts):
-            return Obstacle(
-                f"service {service.name} of {facts.context.shown_path(service.file)} mounts the sources over the image: it is "
-                "built to develop in, with the tools of the full image",
-                (here,),
-            )
+    if (mounted := facts.mounted_sources(stage)) is not None:
+        return Obstacle(mounted, (here,))
     return None
 
 

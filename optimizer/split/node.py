@@ -95,7 +95,9 @@ class _Node(Strategy):
             return Obstacle("nothing is built in the image", is_silent=True)
         if (odd := self._odd_run()) is not None:
             return odd
-        used = development_use(self.app, install.project) or development_in_scripts(self.app, install.project)
+        used = development_use(self.app, install.project) or development_in_scripts(
+            install.project, ignores_scripts="--ignore-scripts" in install.placed.command.args
+        )
         if used is not None:
             return Obstacle(used.claim, used.evidence)
         if not install.placed.command.is_unconditional:
