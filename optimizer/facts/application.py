@@ -93,6 +93,10 @@ class AppFacts:
             else:
                 yield from follow_words(self.application, tuple(words), self._workdir, seen)
             return
+        if instruction.keyword == "ENTRYPOINT" and instruction.exec_form and not _hands_on(instruction.exec_form):
+            command = next((c for c in self._instructions() if c.keyword == "CMD" and c.exec_form), None)
+            if command is not None:
+                return  # CMD's words are its arguments: both are followed together
         if instruction.exec_form is not None:
             yield from follow_words(self.application, self._complete(instruction), self._workdir, seen)
             return

@@ -190,7 +190,7 @@ def _named_use(app: AppFacts, dev: frozenset[str]) -> Check | None:
 
 
 def _settings_files(app: AppFacts) -> Iterator[str]:
-    """Files of the image that tools read when the program runs: rc files and settings, but not those of checkers and builders."""
+    """Files of the image that tools read when the program runs; not the settings of checkers and builders."""
     for copy in app.application.copies:
         for file in app.facts.files_of(copy):
             name = posixpath.basename(file)

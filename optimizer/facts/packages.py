@@ -80,6 +80,24 @@ def lost_in_slim(release: str | None) -> frozenset[str]:
     return frozenset(full[release] if release in full else (package for packages in full.values() for package in packages))
 
 
+# Libraries that every Debian image has.
+ALWAYS = frozenset({"libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libcrypt1"})
+
+
+def in_release(package: str, release: str | None) -> str | None:
+    """What a library package of bookworm is called in another release; None where that is not known."""
+    debian = table("debian")
+    if release in (None, "bookworm"):
+        return package
+    names = [soname for soname, holder in debian["library-files"].items() if holder == package and "@" not in soname]
+    for soname in names:
+        if f"{soname}@{release}" in debian["library-files"]:
+            return str(debian["library-files"][f"{soname}@{release}"]) or None
+    full = debian["full"]
+    is_gone = package in full["bookworm"] and package not in full.get(str(release), ())
+    return None if is_gone else package
+
+
 def library_package(name: str, release: str | None) -> str | None:
     """The Debian package of a shared library that is loaded as `libmagic.so.1` or, in short, as `magic`; None if not known."""
     known = table("debian")["library-files"]

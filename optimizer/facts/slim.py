@@ -14,10 +14,12 @@ from optimizer.facts.manifests import Application
 from optimizer.facts.node_packages import install_addons, shipped_packages, tool_package
 from optimizer.facts.packages import (
     base_programs,
+    in_release,
     is_build_only,
     is_builder,
     library_package,
     lost_in_slim,
+    node_addon,
     node_programs,
     package_of,
     python_package,
@@ -93,7 +95,7 @@ class SlimNeeds:
     def _own_packages(self) -> dict[str, int]:
         """The Debian packages that RUNs install by name, and the index of the RUN."""
         found: dict[str, int] = {}
-        for run in self.facts.up_to(self.stage.instructions[-1], "RUN"):
+        for run in self.runs:
             for placed in self.facts.placed(run) or ():
                 install = apt_install(placed.command)
                 for name in install.packages if install is not None else ():
@@ -113,6 +115,11 @@ class SlimNeeds:
         for placed in self.facts.placed(run) or ():
             if is_install(placed):
                 self._python_install(run, requirements(application, placed))
+            if any(arg.endswith("setup.py") for arg in placed.command.args):
+                seen = self.facts.seen_command(run, placed.command, "may compile")
+                compiled_ones = [f for f in self.facts.context.walk() if f.endswith((".c", ".cpp", ".pyx", ".rs"))]
+                claim = "setup.py compiles nothing"
+                self.missing.checks.append(Check(claim, holds=False if compiled_ones else None, evidence=(seen,)))
             if placed.command.name and _OTHER_INSTALLS.match(placed.command.name):
                 seen = self.facts.seen_command(run, placed.command, "installs or builds, perhaps with a compiler")
                 self.missing.checks.append(Check("nothing that it installs takes a compiler", holds=None, evidence=(seen,)))
@@ -203,8 +210,12 @@ class SlimNeeds:
     def _python_needs(self, everything: Installed) -> None:
         for package in everything.packages:
             for seen in everything.seen(package.name)[:1]:
-                for library in package.libraries:
-                    if library in self.lost and library not in self.own and not self._has_headers(library):
+                for named in package.libraries:
+                    library = in_release(named, self.base.release)
+                    if library is None:
+                        claim = f"what {named} is called on {self.base.release} is known"
+                        self.missing.checks.append(Check(claim, holds=None, evidence=(seen,)))
+                    elif library in self.lost and library not in self.own and not self._has_headers(library):
                         self.missing.packages.setdefault(library, seen)
                 for program in package.programs:
                     self._program(program, seen, None)
@@ -225,6 +236,12 @@ class SlimNeeds:
                 self.missing.checks.append(Check(claim, holds=None, evidence=(started.seen,)))
         self.missing.checks += application.unknown
         self._look_at_libraries()
+        for name in sorted(self.node):
+            for library in (node_addon(name) or {}).get("libraries", ()):
+                package = in_release(library, self.base.release)
+                if package is not None and package in self.lost and package not in self.own:
+                    seen = self.facts.seen(self.stage.base, f"{name} loads it")
+                    self.missing.packages.setdefault(package, seen)
         if application.is_explained.holds is None:
             self.missing.checks.append(application.is_explained)
         for name in sorted(self.node):

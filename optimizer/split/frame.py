@@ -220,7 +220,7 @@ def edits(document: Document, facts: Facts, stage: Stage, plan: Plan) -> tuple[t
 def _lowered(line: str) -> str:
     """An instruction with its keyword in small letters, as its author writes them."""
     head, blank, rest = line.partition(" ")
-    return head.lower() + blank + rest.replace(" AS ", " as ", 1) if head == "FROM" else head.lower() + blank + rest
+    return head.lower() + blank + rest
 
 
 def _renamed(document: Document, stage: Stage, plan: Plan) -> tuple[Edit, Change]:
@@ -316,6 +316,8 @@ def default_fates(stage: Stage, *, build_only: Iterable[str] = ()) -> dict[int, 
             fate = (Fate.BOTH if built else Fate.RUN) if is_last and instruction.value.startswith("/") else Fate.BUILD
         elif instruction.keyword == "ARG":
             fate = Fate.BOTH if names & wanted else Fate.BUILD
+        elif instruction.keyword == "SHELL":
+            fate = Fate.BOTH if any(_is_shell_form(i) for i in rest) else Fate.BUILD
         elif instruction.keyword == "USER":
             fate = Fate.BOTH if built else Fate.RUN
         else:
@@ -324,6 +326,12 @@ def default_fates(stage: Stage, *, build_only: Iterable[str] = ()) -> dict[int, 
             wanted |= set(_REFERENCE.findall(instruction.value))
         fates[instruction.index] = fate
     return fates
+
+
+def _is_shell_form(instruction: Instruction) -> bool:
+    """Whether an instruction starts something through the shell at run time."""
+    is_check = instruction.keyword == "HEALTHCHECK" and "[" not in instruction.value
+    return is_check or (instruction.keyword in ("CMD", "ENTRYPOINT") and instruction.exec_form is None)
 
 
 def from_stage(stage: str, path: str, destination: str) -> Line:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from optimizer.contract import entries, exec_entry
-from optimizer.dockerfile.shell import read_script
-from optimizer.facts.commands import option_value
 from optimizer.facts.images import image, variant
 from optimizer.facts.manifests import Application, Project
-from optimizer.facts.node import is_project_install, parse_json
-from optimizer.facts.node_packages import development_in_scripts, development_use
+from optimizer.facts.node import is_berry, is_project_install, parse_json
+from optimizer.facts.node_packages import dependencies, development_in_scripts, development_use
 from optimizer.facts.packages import is_build_only, is_builder
 from optimizer.facts.slim import SlimNeeds
+from optimizer.facts.started import How
 from optimizer.layers import commands_in
 from optimizer.rewrite import Aspect, Check, Safety
 from optimizer.split.frame import (
@@ -31,6 +30,7 @@ from optimizer.split.frame import (
     from_stage,
     writes_a_file,
 )
+from optimizer.split.node_build import Build
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,14 +46,6 @@ if TYPE_CHECKING:
 BASES = frozenset({"node"})
 BEST = Safety.UNSAFE
 UNPROVEN = ("nobody uses in the image what only the builder has (docker exec, tests, a debugger)",)
-# Builders whose output folder is known without reading their settings, by the words that start them.
-_OUTPUTS = {
-    "next build": ".next",
-    "react-scripts build": "build",
-    "nest build": "dist",
-    "vite build": "dist",
-    "remix build": "build",
-}
 _BUILD_INPUTS = re.compile(
     r"(^|/)(tsconfig[^/]*\.json|[^/]*\.tsbuildinfo|package-lock\.json|npm-shrinkwrap\.json|yarn\.lock|pnpm-lock\.yaml|(vite|vitest|webpack|rollup|babel|jest|tailwind|postcss|eslint|prettier|tsup|esbuild|commitlint|playwright|cypress|karma)[^/]*\.config\.[cm]?[jt]s"
     r"|Dockerfile[^/]*|[^/]*\.Dockerfile|\.dockerignore|\.git[^/]*|\.eslint[^/]*|\.prettier[^/]*|\.editorconfig|README[^/]*|LICENSE[^/]*"
@@ -62,6 +54,9 @@ _BUILD_INPUTS = re.compile(
 )
 # What is installed for all projects to install or build with.
 _BUILD_TOOLS = re.compile(r"(npm|yarn|pnpm|typescript|@nestjs/cli|@angular/cli)(@|$)")
+_ELSEWHERE = re.compile(r"\s(--prefix|-C|--cwd|--dir|--workspaces?|-w|-ws|--filter)(\s|=|$)")
+# Packages whose browser or binary is downloaded into a home folder.
+_AT_HOME = frozenset({"puppeteer", "playwright", "playwright-chromium", "cypress", "electron"})
 _SOURCE = re.compile(r"\.([cm]?tsx?|map)$")
 
 
@@ -131,119 +126,46 @@ class _Node(Strategy):
             return Obstacle("the dependencies are installed elsewhere than in the working directory", (here,))
         if (last.placed.command.name or "") not in ("npm", "yarn"):
             return Obstacle(f"how {last.placed.command.name} leaves out development packages is not known here", (here,))
-        package = parse_json(last.project.read("package.json")) or {}
+        return self._odd_install(last, here) or last
+
+    def _odd_install(self, install: _Install, here: Evidence) -> Obstacle | None:
+        """What stands against installing the production dependencies in the same way in a stage of their own."""
+        package = parse_json(install.project.read("package.json")) or {}
+        command = install.placed.command
         if package.get("workspaces"):
             return Obstacle("the project has workspaces: which of them run is not known", (here,))
-        return last
+        if command.name == "yarn" and is_berry(self.facts.context):
+            return Obstacle("Yarn 2 and later leave out development packages in another way", (here,))
+        if any(re.match(r"--include|--production=false|--only=dev", arg) for arg in command.args):
+            return Obstacle("the install asks for development dependencies", (here,))
+        if install.placed.cwd != self.facts.state(install.run).workdir:
+            return Obstacle("the install changes the folder first", (here,))
+        first = (self.facts.placed(install.run) or (install.placed,))[0]
+        if first != install.placed:
+            return Obstacle("something runs in front of the install, in the same RUN", (here,))
+        if home := next((n for n in dependencies(install.project) if n in _AT_HOME), None):
+            return Obstacle(f"{home} keeps its browser in a home folder", (here,))
+        platform = self.stage.base.flag("platform")
+        if platform is not None and "$" in (platform.value or ""):
+            return Obstacle("the builder is for another platform than the image", (self.facts.seen(self.stage.base, "is it"),))
+        return None
 
     def _outputs(self, install: _Install) -> dict[str, Evidence] | Obstacle:
         """The folders that the build makes, below the working directory, each with the line that says so."""
+        build = Build(install.project, self.application.variables)
         found: dict[str, Evidence] = {}
         for run, placed in self.commands():
-            command = placed.command
-            if command.name not in ("npm", "yarn", "npx", "tsc", "pnpm") or is_project_install(placed):
+            if is_project_install(placed):
                 continue
-            seen = self.facts.seen_command(run, command, "builds")
-            text = self._script_of(install, command.name, command.args) if command.name != "npx" else " ".join(command.args)
-            text = str(command) if command.name == "tsc" else text
-            if text is None:
-                continue
-            folders = self._folders(install, text)
+            seen = self.facts.seen_command(run, placed.command, "builds")
+            if placed.command.name in ("npm", "yarn", "pnpm") and _ELSEWHERE.search(str(placed.command)):
+                return Obstacle("a part of the project is installed or built in another folder", (seen,))
+            text = build.text_of(placed.command)
+            folders = build.folders(text) if text is not None else []
             if folders is None:
-                return Obstacle(f"what `{text[:50]}` writes is not known", (seen,))
+                return Obstacle(f"what `{(text or '')[:50]}` writes is not known", (seen,))
             found |= dict.fromkeys(folders, seen)
         return found
-
-    def _script_of(self, install: _Install, tool: str, args: tuple[str, ...]) -> str | None:
-        """The script of package.json that a command runs; None for another command."""
-        plain = [a for a in args if not a.startswith("-")]
-        if not plain or (tool == "npm" and plain[0] not in ("run", "run-script")):
-            return None
-        name = plain[1] if plain[0] in ("run", "run-script") and len(plain) > 1 else plain[0]
-        scripts = (parse_json(install.project.read("package.json")) or {}).get("scripts")
-        text = scripts.get(name) if isinstance(scripts, dict) else None
-        hooks = [scripts.get(f"{w}{name}") for w in ("pre", "post")] if isinstance(scripts, dict) else []
-        return None if text is None else " && ".join(str(t) for t in (hooks[0], text, hooks[1]) if t) if hooks else str(text)
-
-    def _folders(self, install: _Install, text: str) -> list[str] | None:
-        """The folders that the commands of a script write; None where one of them is not known."""
-        script = read_script(text)
-        if script is None:
-            return None
-        found: list[str] = []
-        for command in script.commands:
-            words = [command.name or "", *command.args]
-            words = words[1:] if words[0] in ("npx", "cross-env") else words
-            words = [w for w in words if not re.match(r"[A-Z_]+=", w)]
-            head = " ".join(words[:2])
-            if words[0] in (
-                "rimraf",
-                "rm",
-                "mkdir",
-                "echo",
-                "eslint",
-                "prettier",
-                "true",
-                "cp",
-                "copyfiles",
-                "cpx",
-                "tsc-alias",
-            ):
-                continue
-            if words[0] in ("npm", "yarn", "pnpm") and "run" in words:
-                nested = self._script_of(install, words[0], tuple(words[1:]))
-                inner = self._folders(install, nested) if nested is not None else None
-                if inner is None:
-                    return None
-                found += inner
-            elif words[0] == "tsc":
-                out = self._typescript(install, words)
-                if out is None:
-                    return None
-                found += [out] if out else []
-            elif head in _OUTPUTS:
-                chosen = option_value(tuple(words[2:]), "-o", "--outDir") if words[0] == "vite" else None
-                if chosen is None and words[0] == "vite" and self._sets_output(install, "vite.config"):
-                    return None
-                found.append(chosen or _OUTPUTS[head])
-            else:
-                return None
-        return found
-
-    def _sets_output(self, install: _Install, stem: str) -> bool:
-        files = (f"{stem}.{ending}" for ending in ("ts", "js", "mjs", "mts"))
-        return any("outDir" in (install.project.read(file) or "") for file in files)
-
-    def _typescript(self, install: _Install, words: list[str]) -> str | None:
-        """The output folder of `tsc`; "" where it writes nothing, None where that is not known."""
-        args = tuple(words[1:])
-        if "--noEmit" in args:
-            return ""
-        if (out := option_value(args, "--outDir", "--outDir")) is not None and "--outDir" in args:
-            return posixpath.normpath(out)
-        plain = [a for a in args if not a.startswith("-")]
-        file = option_value(args, "-p", "--project") or (
-            plain[0] if plain and ("-b" in args or "--build" in args) else "tsconfig.json"
-        )
-        options = self._tsconfig(install, file if file.endswith(".json") else posixpath.join(file, "tsconfig.json"))
-        if options is None:
-            return None
-        if options.get("noEmit") is True:
-            return ""
-        named = options.get("outDir")
-        return posixpath.normpath(named) if isinstance(named, str) and not named.startswith(("..", "/")) else None
-
-    def _tsconfig(self, install: _Install, file: str) -> dict[str, object] | None:
-        text = install.project.read(file)
-        if text is None:
-            return None
-        bare = re.sub(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', lambda m: m[1] or "", text, flags=re.DOTALL)
-        try:
-            table = json.loads(re.sub(r",(\s*[}\]])", r"\1", bare))
-        except ValueError:
-            return None  # unreadable: the caller says so
-        options = table.get("compilerOptions") if isinstance(table, dict) else None
-        return options if isinstance(options, dict) else None
 
     # ---------------------------------------------------------------- what stands against it
 
@@ -303,6 +225,9 @@ class _Node(Strategy):
         packages = dict(needs.packages) if needs is not None else {}
         own = {n: seen for n, seen in self.installed().items() if not is_build_only(n) and n != "python3"}
         packages |= own
+        if packages and runtime.startswith("gcr.io/"):
+            name, seen = next(iter(packages.items()))
+            return Obstacle(f"{name} is needed at run time, and a distroless image cannot install it", (seen,))
         if packages:
             result.first.append(self.apt_line(packages))
         result.first += [line for _, line in self._files(outputs)]
@@ -311,6 +236,8 @@ class _Node(Strategy):
         )
         outs = [(posixpath.join(install.project.container, out), f"./{out}") for out in outputs]
         result.first += [from_stage(self.builder, path, shown) for path, shown in outs]
+        if (lost := self._lost_entry(outputs)) is not None:
+            return lost
         result.evidence += [
             self.facts.seen_command(install.run, install.placed.command, "installs development dependencies too"),
             *(outputs[out] for out in list(outputs)[:1]),
@@ -361,9 +288,9 @@ class _Node(Strategy):
             return Obstacle(f"there is no distroless image of Node {major or base.tag} that is maintained", (here,))
         if self.app.shells:
             return Obstacle("something is started through a shell", self.app.shells[:1])
-        other = next((p for p in self.app.programs if p.what not in ("node", "nodejs")), None)
+        other = next((p for p in self.app.programs if p is not self.app.programs[0] or p.what != "node"), None)
         if other is not None:
-            return Obstacle(f'it starts "{other.what}"', (other.seen,))
+            return Obstacle(f'it starts "{other.what}", which is not on the PATH there', (other.seen,))
         user = self.stage.last("USER")
         if user is not None and not re.fullmatch(r"\d+(:\d+)?", user.value):
             return Obstacle(f"the user {user.value} is not in that image", (self.facts.seen(user, "names it"),))
@@ -395,7 +322,8 @@ class _Node(Strategy):
         command = install.placed.command
         option = "--production" if command.name == "yarn" else "--omit=dev"
         flags = "".join(f"--{f.name}={f.value} " for f in install.run.flags)
-        text = str(command) if option in command.args else f"{command} {option}"
+        told = any(re.match(r"--(omit|production|only|prod)\b", arg) for arg in command.args)
+        text = str(command) if told else f"{command} {option}"
         yield Line(f"RUN {flags}{text}", Aspect.COMMANDS, commands_in(text))
 
     def _files(self, outputs: dict[str, Evidence]) -> Iterator[tuple[str, Line]]:
@@ -423,16 +351,49 @@ class _Node(Strategy):
             if singles:
                 yield base, from_context(singles, "./", copy.flags)
 
+    def _lost_entry(self, outputs: dict[str, Evidence]) -> Obstacle | None:
+        """A source that is started as it is, and would be left out."""
+        base = (self.workdir or "/").rstrip("/") + "/"
+        kept = {container for container, _ in self._files(outputs)}
+        for started in self.app.started:
+            what = started.what or ""
+            if started.how is not How.NODE or not what.startswith(base):
+                continue
+            first = what[len(base) :].partition("/")[0]
+            if (
+                first not in {out.partition("/")[0] for out in outputs}
+                and base + first not in kept
+                and base.rstrip("/") not in kept
+            ):
+                return Obstacle(f"{what[len(base) :]} is started as it stands, and is not among what is built", (started.seen,))
+            if self.application.source(what) is not None and _SOURCE.search(what):
+                return Obstacle(f"{what[len(base) :]} is started as it stands: its sources are needed", (started.seen,))
+        return None
+
+    def _is_named(self, source: str) -> bool:
+        """Whether what is started, or a source, names a file that would otherwise be left out."""
+        name = posixpath.basename(source)
+        stem = name.partition(".")[0]  # empty for `.dockerignore` and its like, which nothing starts
+        if stem and any(stem in word for started in self.app.started for word in started.words[1:]):
+            return True
+        return any(name in (self.facts.context.read(path) or "") for path, _ in self.app.sources if path != source)
+
     def _entries(self, copy: Copy) -> Iterator[tuple[str, str]]:
         for placement in copy.placements or ():
             if not placement.is_folder:
-                if not _BUILD_INPUTS.search(placement.source):
+                if not self._is_left_out(placement.source):
                     yield placement.source, placement.path
                 continue
             for name in self.facts.context.names(placement.source):
                 source = posixpath.join(placement.source, name)
-                if not _BUILD_INPUTS.search(source) and not self._is_source(source):
+                if not self._is_left_out(source):
                     yield source, posixpath.join(placement.path, name)
+
+    def _is_left_out(self, source: str) -> bool:
+        """Whether a file or folder serves the build alone, or is no part of the application."""
+        if "node_modules" in source.split("/") or posixpath.basename(source).startswith("prisma.config"):
+            return "node_modules" in source.split("/")
+        return (_BUILD_INPUTS.search(source) is not None or self._is_source(source)) and not self._is_named(source)
 
     def _is_source(self, source: str) -> bool:
         """Whether a file, or all that a folder holds, is compiled and not read at run time."""

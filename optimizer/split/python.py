@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from optimizer.facts.commands import is_apt
+from optimizer.facts.commands import apt_install, is_apt
 from optimizer.facts.images import image, variant
 from optimizer.facts.manifests import Application
-from optimizer.facts.packages import is_build_only, python_package, runtime_libraries
+from optimizer.facts.packages import ALWAYS, in_release, is_build_only, python_package, runtime_libraries
 from optimizer.facts.python_packages import compiled, installed, is_install, requirements
 from optimizer.facts.slim import SlimNeeds
 from optimizer.rewrite import Aspect, Change, Check, Safety
@@ -91,10 +91,36 @@ class _Python(Strategy):
                 return Obstacle("the packages are installed as another user", (self.facts.seen(instruction, "changes it"),))
             if instruction.keyword == "RUN" and (odd := self._odd_run(instruction)) is not None:
                 return odd
+        if (odd := self._odd_apt() or self._odd_shell()) is not None:
+            return odd
         for instruction in self.stage.body:
             if re.search(r"/usr/local/(bin|lib/python)|/root/\.local|site-packages", self.document.raw(instruction)):
                 seen = self.facts.seen(instruction, "names a folder of the system's Python")
                 return Obstacle("a path leads into the Python of the image, where the packages would no longer be", (seen,))
+        return None
+
+    def _odd_apt(self) -> Obstacle | None:
+        """An install of Debian packages that cannot be said again by their names."""
+        for run, placed in self.commands():
+            install = apt_install(placed.command)
+            if install is None:
+                continue
+            told = re.search(r"\s(-t|--target-release|-o|--option|-c)\b|\.deb\b|[a-z0-9]=\S", str(placed.command))
+            if not install.is_complete or told is not None:
+                seen = self.facts.seen_command(run, placed.command, "installs")
+                return Obstacle("apt installs packages that are not simply named", (seen,))
+        return None
+
+    def _odd_shell(self) -> Obstacle | None:
+        """A login shell, which sets a PATH of its own, or a builder for another platform."""
+        login = next(
+            (s for s in self.app.started if any(re.fullmatch(r"-[a-z]*l[a-z]*|--login", w) for w in s.words[1:2])), None
+        )
+        if login is not None and login.words[0].rpartition("/")[2] in ("sh", "bash"):
+            return Obstacle("a login shell sets the PATH anew, without the environment's folder", (login.seen,))
+        platform = self.stage.base.flag("platform")
+        if platform is not None and "$" in (platform.value or ""):
+            return Obstacle("the builder is for another platform than the image", (self.facts.seen(self.stage.base, "is it"),))
         return None
 
     def _odd_run(self, run: Instruction) -> Obstacle | None:
@@ -105,6 +131,8 @@ class _Python(Strategy):
             name = item.command.name
             fine = name in _HARMLESS or is_install(item) or is_apt(item.command, "update", "install", "clean", "upgrade")
             fine = fine or (name in ("pip", "pip3") and item.command.args[:1] in (("cache",), ("--version",)))
+            if name == "rm" and not re.search(r"/var/(lib/apt|cache)|/tmp|/root/\.cache", str(item.command)):
+                fine = False
             if not fine or writes_a_file(item.command) or not item.command.is_unconditional:
                 seen = self.facts.seen_command(run, item.command, "comes before the packages are installed")
                 return Obstacle(f"`{name}` may make something that the application needs at run time", (seen,))
@@ -202,7 +230,8 @@ class _Python(Strategy):
             if libraries is None:
                 unknown.append(Check(f"which library stands behind {name} is known", holds=None, evidence=(seen,)))
             for library in libraries or ():
-                packages.setdefault(library, seen)
+                if library not in ALWAYS:
+                    packages.setdefault(library, seen)
         for found in self._asked(installs):
             unknown += self._linked(packages, found)
         return unknown
@@ -212,11 +241,16 @@ class _Python(Strategy):
         if found is None:
             return [Check("the Python packages that are installed are known", holds=None)]
         everything = installed(found)
+        unknown: list[Check] = []
         for package in everything.packages:
-            for library in package.libraries:
-                for seen in everything.seen(package.name)[:1]:
-                    packages.setdefault(library, seen)
-        unknown = [
+            for named in package.libraries:
+                library = in_release(named, self.base.release)
+                seen = everything.seen(package.name)[:1]
+                if library is None:
+                    unknown.append(Check(f"what {named} is called on {self.base.release} is known", holds=None, evidence=seen))
+                elif seen:
+                    packages.setdefault(library, seen[0])
+        unknown += [
             Check(f"{name} links no library that is missing (not in our table)", holds=None) for name in everything.unknown
         ]
         unknown += [
