@@ -9,6 +9,7 @@ Source: docker-library/official-images, for the variants that exist; Docker's be
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from optimizer.contract import plain_entry
 from optimizer.dockerfile.edit import Edit, Span
 from optimizer.facts.commands import apt_install
 from optimizer.facts.images import Image, architectures, image, variant
-from optimizer.facts.slim import Missing, SlimNeeds, affected, apt_layer
+from optimizer.facts.slim import Missing, SlimNeeds, affected, apt_layer, installs
 from optimizer.layers import commands_in, insert_words
 from optimizer.rewrite import Aspect, Change, Check, Evidence, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
@@ -27,9 +28,13 @@ if TYPE_CHECKING:
     from optimizer.dockerfile.document import Document, Stage
     from optimizer.facts import Facts
 
+_HARMLESS = frozenset({"apt-get", "apt", "set", "export", "rm", "mkdir", ""})
 _BEFORE_INSTALL = frozenset({"ARG", "ENV", "LABEL", "MAINTAINER", "SHELL", "WORKDIR"})
 # What a Java image needs its development kit for.
-_JDK = re.compile(r"\b(javac|jshell|jlink|jdeps|jcmd|jstack|jmap|jar|mvnw?|gradlew?|ant|sbt|lein)\b|spring-boot:run|-javaagent")
+_JDK = re.compile(
+    r"(?<![\w.-])(javac|jshell|jlink|jdeps|jcmd|jps|jstat|jstack|jmap|jinfo|jhsdb|jdb|jconsole|jar|mvnw?|gradlew?|ant|sbt|lein)(?![\w.-])"
+    r"|spring-boot:run|-javaagent|\bjava\b[^&|;]*\.java\b"
+)
 
 
 class UseSlimBase:
@@ -141,7 +146,17 @@ def _jdk_checks(document: Document, facts: Facts) -> Iterator[Check]:
             elif instruction.keyword == "RUN":
                 seen = facts.seen(instruction, "runs in the image")
                 yield Check("nothing in the build needs the development kit", holds=None, evidence=(seen,))
+    for started in facts.application(facts.target).started:
+        if _JDK.search(" ".join((posixpath.basename(started.what or ""), *started.words))):
+            yield Check("nothing needs the development kit", holds=False, evidence=(started.seen,))
     yield Check("the program neither compiles Java nor attaches to another (JSP, Groovy, an agent)", holds=None)
+
+
+def _goes_above(text: str, keyword: str) -> bool:
+    """Whether an instruction may, or must, stand above the layer that installs what is missing."""
+    if keyword == "ENV":
+        return re.search(r"\bPATH[= ]", text) is None or "$" in text
+    return keyword in _BEFORE_INSTALL or (keyword == "COPY" and "/etc/apt/" in text)
 
 
 def _install(document: Document, facts: Facts, root: Stage, missing: Missing) -> tuple[list[Edit], Change] | None:
@@ -153,14 +168,18 @@ def _install(document: Document, facts: Facts, root: Stage, missing: Missing) ->
         script = facts.script(run)
         for command in script.commands if script is not None and facts.is_editable(run) else ():
             install = apt_install(command)
-            if install is None or command.guards or not install.packages or facts.state(run).user not in (None, "root", "0"):
+            if install is None and command.name not in _HARMLESS:
+                break  # it may take what is missing, above the install
+            if install is None or not installs(command) or not install.packages:
+                continue
+            if facts.state(run).user not in (None, "root", "0"):
                 continue
             names = tuple(sorted(missing.packages))
             index = next(i for i, word in enumerate(command.words) if word.text == install.packages[0])
             edits, text = insert_words(facts, run, command, index, (), names)
             return list(edits), Change(Aspect.COMMANDS, removed=(str(command),), added=(text,))
         break  # an install further down would come too late for this RUN
-    at = next((i for i in root.body if i.keyword not in _BEFORE_INSTALL), None)
+    at = next((i for i in root.body if not _goes_above(document.raw(i), i.keyword)), None)
     if at is not None and facts.state(at).user not in (None, "root", "0"):
         return None
     text = apt_layer(facts, missing.packages)

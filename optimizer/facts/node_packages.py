@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.dockerfile.shell import read_script
 from optimizer.facts.manifests import Project
-from optimizer.facts.node import is_project_install, parse_json
+from optimizer.facts.node import installs_by_name, is_project_install, parse_json
 from optimizer.facts.packages import node_addon, node_package_of_program
 from optimizer.rewrite import Check
 
@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 
     from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts.application import AppFacts
+    from optimizer.facts.commands import Placed
     from optimizer.facts.facts import Facts
     from optimizer.facts.manifests import Application
+    from optimizer.rewrite import Evidence
 
 LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
 # Install scripts that only print, or that do without what they look for.
 _HARMLESS = frozenset(
     {"core-js", "core-js-pure", "es5-ext", "protobufjs", "@scarf/scarf", "styled-components", "fsevents", "msw", "vue-demi"}
 )
+_OF_YARN = re.compile(r"""^"?((?:@[\w.-]+/)?[\w.-]+)@""", re.MULTILINE)
+_REPOSITORY = re.compile(r"^ +resolved \"(git\+|git:|https?://[^\"]+\.git#)", re.MULTILINE)
 _LIFECYCLE = ("preinstall", "install", "postinstall", "prepublish", "preprepare", "prepare", "postprepare")
 # Commands of such scripts that take no package.
 _PLAIN = frozenset({"echo", "true", "exit", ":", "cd", "test", "[", ""})
@@ -42,8 +46,14 @@ def install_addons(facts: Facts, application: Application, run: Instruction) -> 
     """For every package that an npm install of `run` brings and that has an install script: whether it works without a
     compiler, and the package's name. Without a lock file that tells, one check that cannot be decided."""
     for placed in facts.placed(run) or ():
+        yield from _named_addons(facts, run, placed)
         if not is_project_install(placed) or "--ignore-scripts" in placed.command.args:
             continue
+        if any(
+            "build-from-source" in word or "build_from_source" in word for word in (*placed.command.args, *placed.command.sets)
+        ):
+            seen = facts.seen_command(run, placed.command, "builds from source")
+            yield Check("no package is compiled: all are built from source", holds=False, evidence=(seen,)), "npm"
         project = application.project(placed, "package.json")
         if project is None:
             seen = facts.seen_command(run, placed.command, "installs")
@@ -52,11 +62,29 @@ def install_addons(facts: Facts, application: Application, run: Instruction) -> 
         yield from _addons(facts, application, project)
 
 
+def _named_addons(facts: Facts, run: Instruction, placed: Placed) -> Iterator[tuple[Check, str]]:
+    """The packages that compile, of those that a command names: `npm install -g NAME`, `npm rebuild NAME`."""
+    if not installs_by_name(placed.command) and "rebuild" not in placed.command.args:
+        return
+    for word in placed.command.args:
+        name = word if word.startswith("@") and word.count("@") == 1 else word.rpartition("@")[0] or word
+        addon = node_addon(name)
+        if addon is not None and not addon.get("prebuilt"):
+            seen = facts.seen_command(run, placed.command, f"installs {name}")
+            yield Check(f"no package is compiled: {name} is", holds=False, evidence=(seen,)), name
+
+
 def _addons(facts: Facts, application: Application, project: Project) -> Iterator[tuple[Check, str]]:
     lock = locked(project)
     manifest = project.source("package.json")
+    if (native := project.source("binding.gyp")) and project.has("binding.gyp"):
+        seen = facts.seen_in(native, "tells what to compile")
+        yield Check("the project itself compiles nothing", holds=False, evidence=(seen,)), "binding.gyp"
     if lock is None:
-        names = sorted(dependencies(project, everything=True))
+        if _REPOSITORY.search(project.read("yarn.lock") or ""):
+            line = application.line(project.source("yarn.lock"), ".git#", "comes from a repository")
+            yield Check("all can be fetched: one comes from a repository, which takes git", holds=None, evidence=(line,)), ""
+        names = sorted(project_packages(project))
         known = [n for n in names if node_addon(n) is not None and not (node_addon(n) or {}).get("prebuilt")]
         seen = application.line(manifest, f'"{known[0]}"' if known else "dependencies", "names the packages")
         claim = "no package compiles when it is installed (no package-lock.json says so)"
@@ -104,6 +132,14 @@ def libc_bound(facts: Facts, application: Application, run: Instruction) -> Iter
             if bound and lock is not None and twin not in lock[1]:
                 seen = application.line(lock[0], f'"{where}"', "is built for glibc, and no build for musl is beside it")
                 yield Check(f"{where.rpartition('node_modules/')[2]} has a build for musl", holds=False, evidence=(seen,))
+
+
+def project_packages(project: Project) -> frozenset[str]:
+    """Every package of a project, as far as a lock file of npm or Yarn, or else package.json, tells."""
+    lock = locked(project)
+    names = {where.rpartition("node_modules/")[2] for where in lock[1] if where} if lock is not None else set[str]()
+    names |= set(_OF_YARN.findall(project.read("yarn.lock") or ""))
+    return frozenset(names) | dependencies(project, everything=lock is None)
 
 
 def locked(project: Project) -> tuple[str, dict[str, Any]] | None:
@@ -196,6 +232,16 @@ def _settings_files(app: AppFacts) -> Iterator[str]:
             name = posixpath.basename(file)
             if re.search(r"^\.[\w-]*rc(\.\w+)?$|\.config\.[cm]?js$", name) and not _CHECKERS.search(name):
                 yield file
+
+
+def install_commands(project: Project) -> Iterator[tuple[str, Evidence]]:
+    """The programs that the project's own scripts start at every install, with the line of each script."""
+    scripts = (parse_json(project.read("package.json")) or {}).get("scripts")
+    scripts = scripts if isinstance(scripts, dict) else {}
+    for name in _LIFECYCLE:
+        script = read_script(scripts[name]) if isinstance(scripts.get(name), str) else None
+        line = project.application.line(project.source("package.json"), f'"{name}"', "runs at every install")
+        yield from ((command.name, line) for command in (script.commands if script is not None else ()) if command.name)
 
 
 def _package_of(name: str) -> str:

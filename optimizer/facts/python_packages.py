@@ -5,12 +5,12 @@ from __future__ import annotations
 import posixpath
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from optimizer.facts.commands import PACKAGE_FILE
 from optimizer.facts.node import parse_json
-from optimizer.facts.packages import PythonPackage, closure, normalized, python_package
+from optimizer.facts.packages import PythonPackage, closure, normalized, parts, python_package
 from optimizer.facts.python import (
     FILE_OPTIONS,
     LOCAL,
@@ -29,9 +29,37 @@ if TYPE_CHECKING:
     from optimizer.facts.manifests import Application
     from optimizer.rewrite import Evidence
 
-_NAME = re.compile(r"^([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*(.*)$")
+_NAME = re.compile(r"^([A-Za-z0-9][\w.-]*)\s*(?:\[(?P<extras>[^\]]*)\])?\s*(?P<rest>.*)$")
 _PIN = re.compile(r"===?\s*([\w.+!-]+)\s*(?:$|[,;#\s])")
+_BOUND = re.compile(r"(?P<operator><=|<|~=|==)\s*(?P<version>\d[\w.]*?)(?P<any>\.\*)?\s*(?=$|[,;#\s])")
+_BELOW = 99_999  # a release number that no real one reaches: what stands for "the newest below"
+_FROM_SOURCE = re.compile(r"--no-binary\b|--no-use-wheel\b")
+# What an extra adds that is more than Python; extras that are not listed are not known.
+_EXTRAS = {
+    ("celery", "redis"): ("redis",),
+    ("django", "argon2"): ("argon2-cffi",),
+    ("django", "bcrypt"): ("bcrypt",),
+    ("fastapi", "all"): ("uvloop", "httptools", "watchfiles", "websockets", "pyyaml", "orjson", "ujson"),
+    ("fastapi", "standard"): ("uvloop", "httptools", "watchfiles", "websockets", "pyyaml"),
+    ("flask", "async"): ("asgiref",),
+    ("gunicorn", "gevent"): ("gevent",),
+    ("passlib", "argon2"): ("argon2-cffi",),
+    ("passlib", "bcrypt"): ("bcrypt",),
+    ("psycopg", "binary"): ("psycopg-binary",),
+    ("psycopg", "c"): ("psycopg-c",),
+    ("psycopg", "pool"): ("psycopg-pool",),
+    ("pydantic", "email"): ("email-validator",),
+    ("pyjwt", "crypto"): ("cryptography",),
+    ("python-jose", "cryptography"): ("cryptography",),
+    ("redis", "hiredis"): ("hiredis",),
+    ("sqlalchemy", "asyncio"): ("greenlet",),
+    ("sqlalchemy", "mysql"): ("mysqlclient",),
+    ("sqlalchemy", "postgresql"): ("psycopg2",),
+    ("uvicorn", "standard"): ("uvloop", "httptools", "watchfiles", "websockets", "pyyaml", "python-dotenv"),
+}
 _WHEEL = re.compile(r"-(?P<python>[\w.]+)-(?P<abi>[\w.]+)-(?P<platform>[\w.]+)\.whl$")
+# An environment marker of another system than Linux.
+_ELSEWHERE = re.compile(r""";.*\b(sys_platform|platform_system|os_name)\s*==\s*["'](win32|Windows|darwin|Darwin|nt)["']\s*$""")
 _TOOLS = frozenset({"pip", "setuptools", "wheel", "poetry", "pipenv", "uv", "virtualenv", "pip-tools"})
 _MAX_DEPTH = 12
 
@@ -40,8 +68,9 @@ _MAX_DEPTH = 12
 class Requirement:
     """A package that an install asks for.
 
-    `version` is that of an exact pin, None otherwise. `wheels` are the file names that a lock file lists; None where none does.
-    `origin` is "index", "vcs" for a repository, "path" for sources of the build context.
+    `version` is the highest that is allowed, None without a limit. `wheels` are the file names that a lock file lists; None
+    where none does. `origin` is "index", "vcs" for a repository, "path" for sources of the build context, "extra" for what an
+    extra adds that is not in our table.
     """
 
     name: str
@@ -82,44 +111,84 @@ def requirements(application: Application, placed: Placed) -> tuple[Requirement,
         return _locked(application, placed, name)
     seen = application.facts.seen(application.run, f"installs with {name}")
     words = args[args.index("install") + 1 :] if "install" in args else args
+    if any(_FROM_SOURCE.match(word) for word in words) or "PIP_NO_BINARY" in application.variables:
+        return None
     found: list[Requirement] = []
+    limits: dict[str, str] = {}
     waiting = list(words)
     while waiting:
         arg = waiting.pop(0)
         name, equals, value = read_option(arg)
         if name in FILE_OPTIONS:
             value = value if equals else (waiting.pop(0) if waiting else "")
-            if FILE_OPTIONS[name] == "constraints":
-                continue
             listed = _listed(application, placed.path(value))
             if listed is None:
                 return None
-            found += listed
+            if FILE_OPTIONS[name] == "constraints":
+                limits |= {one.name: one.version for one in listed if one.version is not None}
+            else:
+                found += listed
         elif name in ("-e", "--editable"):
             found += _own(application, placed, waiting.pop(0) if waiting else ".", seen)
         elif name in SOURCE_OPTIONS or name in VALUED:
             waiting = waiting if equals else waiting[1:]
         elif not arg.startswith("-"):
-            if LOCAL.search(arg) or PACKAGE_FILE.search(arg):
-                found += _own(application, placed, arg, seen)
-            elif (one := _requirement(arg, seen)) is not None:
-                found.append(one)
-            else:
+            is_own = LOCAL.search(arg) or PACKAGE_FILE.search(arg)
+            named = _own(application, placed, arg, seen) if is_own else _requirements(arg, seen)
+            if named is None:
                 return None
-    return tuple(found)
+            found += named
+    return tuple(replace(one, version=limits.get(one.name)) if one.version is None else one for one in found)
+
+
+def _requirements(text: str, seen: Evidence) -> list[Requirement] | None:
+    """What one requirement asks for, with what its extras add; None where that cannot be told."""
+    one = _requirement(text, seen)
+    match = _NAME.match(text)
+    if one is None or one.origin != "index" or match is None:
+        return None if one is None else [one]
+    found = [one]
+    for extra in filter(None, re.split(r"\s*,\s*", (match["extras"] or "").strip())):
+        added = _EXTRAS.get((one.name, normalized(extra)))
+        names = ("?",) if added is None else added
+        found += [Requirement(name, None, seen, "index" if added is not None else "extra") for name in names]
+    if any(name.name == "psycopg-binary" for name in found):
+        found.remove(one)  # it brings its own libpq, and the package itself is pure Python
+    return found
+
+
+def _limit(rest: str) -> str | None:
+    """The highest version that a specifier allows; None without a limit."""
+    if (pin := _PIN.search(rest)) is not None and "*" not in pin[1]:
+        return pin[1]
+    for match in _BOUND.finditer(rest):
+        numbers = list(parts(match["version"]))
+        if match["operator"] == "<=":
+            return match["version"]
+        if match["operator"] == "~=":
+            numbers.pop()
+        elif match["operator"] == "<":
+            while len(numbers) > 1 and numbers[-1] == 0:
+                numbers.pop()
+            numbers[-1] -= 1
+        elif not match["any"]:
+            continue
+        return ".".join(map(str, (*numbers, _BELOW)))
+    return None
 
 
 def _requirement(text: str, seen: Evidence) -> Requirement | None:
     if re.match(r"(git|hg|svn|bzr)\+|.*@\s*(git|hg)\+", text):
         egg = re.search(r"egg=([\w.-]+)", text) or re.match(r"([\w.-]+)\s*(?:\[|@)", text)
         return Requirement(normalized(egg[1]) if egg else "?", None, seen, "vcs")
+    if (address := re.match(r"https?://.*/([A-Za-z0-9]+)[^/]*$", text)) is not None:
+        return Requirement(normalized(address[1]), None, seen, "path")
     match = _NAME.match(text)
     if match is None or "$" in text:
         return None
     if "://" in text:
         return Requirement(normalized(match[1]), None, seen, "path")
-    pin = _PIN.search(match[2])
-    return Requirement(normalized(match[1]), pin[1] if pin and "*" not in pin[1] else None, seen)
+    return Requirement(normalized(match[1]), _limit(match["rest"]), seen)
 
 
 def _listed(application: Application, container: str | None, depth: int = 0) -> list[Requirement] | None:
@@ -144,11 +213,13 @@ def _listed(application: Application, container: str | None, depth: int = 0) -> 
                 if "://" in line
                 else Requirement("?", None, seen, "path")
             )
-        elif not line.startswith("-"):
-            one = _requirement(re.split(r"\s--hash|\s;|;", line)[0].strip(), seen)
+        elif _FROM_SOURCE.search(line):
+            return None
+        elif not line.startswith("-") and not _ELSEWHERE.search(line):
+            one = _requirements(re.split(r"\s--hash|\s;|;", line)[0].strip(), seen)
             if one is None:
                 return None
-            found.append(one)
+            found += one
     return found
 
 
@@ -171,8 +242,9 @@ def _own(application: Application, placed: Placed, target: str, seen: Evidence) 
     dependencies = project.get("project", {}).get("dependencies")
     if compiles or not isinstance(dependencies, list) or "setup.py" in application.context.names(source or ""):
         return [Requirement("?", None, seen, "path")]
-    found = [_requirement(str(d).partition(";")[0].strip(), application.line(path, str(d), "names it")) for d in dependencies]
-    return [f or Requirement("?", None, seen, "path") for f in found]
+    lines = [(str(d).partition(";")[0].strip(), application.line(path, str(d), "names it")) for d in dependencies]
+    unknown = Requirement("?", None, seen, "path")
+    return [one for text, line in lines for one in (_requirements(text, line) or [unknown])]
 
 
 # -------------------------------------------------------------------- lock files
@@ -273,10 +345,16 @@ def installed(found: tuple[Requirement, ...]) -> Installed:
 def compiled(
     found: tuple[Requirement, ...], python: str | None, *, musl: bool = False
 ) -> Iterator[tuple[Requirement, bool | None]]:
-    """The requirements that take a compiler (False), or of which that is not known (None)."""
+    """The requirements that take a compiler (False), or of which that is not known (None), with what they need."""
     for requirement in found:
         verdict = requirement.needs_no_compiler(python, musl=musl)
         if requirement.origin == "index" and verdict is not True and requirement.name not in _TOOLS:
             yield requirement, verdict
         elif requirement.origin != "index":
             yield requirement, None
+        else:
+            asked = {one.name for one in found}
+            for name in sorted(closure([requirement.name]) - asked):
+                package = python_package(name)
+                if package is not None and package.has_wheel(None, python, musl=musl) is False:
+                    yield replace(requirement, name=name, version=None), False

@@ -11,7 +11,8 @@ from optimizer.facts.application import started_by
 from optimizer.facts.commands import apt_install
 from optimizer.facts.images import slim_packages
 from optimizer.facts.manifests import Application
-from optimizer.facts.node_packages import install_addons, shipped_packages, tool_package
+from optimizer.facts.node import is_project_install
+from optimizer.facts.node_packages import install_addons, install_commands, project_packages, shipped_packages, tool_package
 from optimizer.facts.packages import (
     base_programs,
     in_release,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
     from optimizer.dockerfile.document import Stage
     from optimizer.dockerfile.instruction import Instruction
+    from optimizer.dockerfile.shell import Command
+    from optimizer.facts.commands import Placed
     from optimizer.facts.facts import Facts
     from optimizer.facts.images import Image
     from optimizer.rewrite import Evidence
@@ -52,6 +55,33 @@ _SPEAKS_TLS = frozenset({"curl", "wget", "git", "hg", "svn"})
 _CERTIFICATE_VARIABLES = frozenset(
     {"NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
 )
+# What asks for the certificates of the system by name.
+_SYSTEM_CERTIFICATES = re.compile(r"--use-(openssl|system)-ca|/etc/ssl/certs|\bgetCACertificates\b")
+_BY_GIT = re.compile(r"setuptools.scm|hatch-vcs|versioningit|dunamai|\bpbr\b")
+_STARTED_IN_TEXT = re.compile(
+    r"\bwhich\(\s*['\"]([\w.+-]+)|\bxargs (?:-\S+ )*([\w.+-]+)|(?<![\w$])\$`\s*([\w.+-]+)|\bcommand -v ([\w.+-]+)"
+)
+_DOCUMENTATION = re.compile(r"/usr/share/(doc|man|info|locale|groff)\b|\bman-db\b|\bopenjdk-(8|11)-\w+|\bman -")
+_COMPILES_LATER = re.compile(r"\btorch\.compile\b|\btorch\.utils\.cpp_extension\b|@triton\.jit\b|\bpyximport\b|\bffi\.verify\(")
+_TK = re.compile(r"['\"](TkAgg|TkCairo)['\"]")
+_UNREAD = frozenset("ruby bundle rails puma rackup rake sidekiq perl plackup php lua Rscript".split())
+_PROGRAM_PATH = re.compile(r"(?<![\w.-])/(?:usr/)?s?bin/(?P<name>[\w.+-]+)")
+# Files that belong to packages of the full image alone.
+_OF_THE_FULL_IMAGE = re.compile(r"/etc/ImageMagick|/usr/share/mime\b|/usr/include/|/etc/mercurial|/etc/subversion")
+# Programs that tar hands an archive to.
+_ARCHIVES = (("xz", r"\.t?xz\b", "J"), ("bzip2", r"\.(tbz2?|bz2)\b", "j"), ("zstd", r"\.t?zst\b", ""))
+# Programs that look another one up, or start it from their arguments.
+# Names in Gemfile.lock and in Cargo.lock.
+_LOCKED = re.compile(r'^ +([\w-]+) \(|^name = "([\w-]+)"', re.MULTILINE)
+# Images that bring programs which are linked statically.
+_BRINGS_ALL = re.compile(r"(^|/)(uv|busybox|static-[\w-]+|buildx-bin|dumb-init|tini-static)(:|@|$)")
+# Programs that link others with libraries of their image.
+_LINKS = re.compile(r"^(gcc|g\+\+|cc|c\+\+|clang|make|cmake|ninja|cargo|rustc|meson|ghc|stack|swift|crystal|nim)$")
+_NATIVE_GEMS = frozenset(
+    "pg mysql2 puma bcrypt bootsnap nio4r msgpack bigdecimal racc date json ffi-compiler hiredis rmagick".split()
+)
+_NATIVE_CRATES = frozenset({"openssl-sys", "libsqlite3-sys", "pq-sys", "mysqlclient-sys", "libz-sys", "curl-sys", "cmake"})
+_STARTERS = frozenset("which type command xargs timeout nice nohup stdbuf setsid chroot time watch eval trap find env".split())
 _OTHER_INSTALLS = re.compile(
     r"^(gem|bundle|bundler|composer|cargo|conda|mamba|R|Rscript|cpan|cpanm|luarocks|go|mvn|gradle|dotnet)$"
 )
@@ -88,18 +118,75 @@ class SlimNeeds:
         """Everything that is missing."""
         for run in self.runs:
             self._look_at_run(run)
+        self._look_at_stages()
         self._look_at_application()
         self._look_at_certificates()
         return self.missing
+
+    def _look_at_stages(self) -> None:
+        """What comes from other stages and images, packages that load libraries and programs that were linked there, and what
+        other stages take from this image."""
+        for other in (i for i in self.facts.document.instructions if i.keyword == "COPY"):
+            flag = other.flag("from")
+            source = self.facts.document.stage_named(flag.value or "") if flag is not None else None
+            if source is not None and source in self.facts.shipped:
+                self._look_at_text(self.facts.document.raw(other), self.facts.seen(other, "takes it"), other)
+        for copy in self.facts.up_to(self.stage.instructions[-1], "COPY", "ADD"):
+            flag = copy.flag("from")
+            name = flag.value if flag is not None else None
+            if name is None or _BRINGS_ALL.search(name):
+                continue
+            source = self.facts.document.stage_named(name)
+            if source is None:
+                seen = self.facts.seen(copy, "comes from an image")
+                self.missing.checks.append(Check(f"what comes from {name} needs no library", holds=None, evidence=(seen,)))
+                continue
+            if source in self.facts.shipped:
+                continue
+            for run in (i for stage in source.ancestry for i in stage.body if i.keyword == "RUN"):
+                self._look_at_run_elsewhere(run, copy)
+
+    def _look_at_run_elsewhere(self, run: Instruction, copy: Instruction) -> None:
+        application = Application(self.facts, run)
+        for placed in self.facts.placed(run) or ():
+            if is_install(placed) and (found := requirements(application, placed)) is not None:
+                self._python_needs(installed(found))
+                for requirement, _ in compiled(found, python_version(self.base)):
+                    self._linked_elsewhere(requirement.name, copy)
+            elif is_install(placed):
+                self._linked_elsewhere("a Python package", copy)
+            elif _LINKS.match(placed.command.name or ""):
+                self._linked_elsewhere(placed.command.name or "", copy)
+            project = application.project(placed, "package.json") if is_project_install(placed) else None
+            for package in project_packages(project) if project is not None else ():
+                self._node_needs(package, copy)
+
+    def _linked_elsewhere(self, what: str, copy: Instruction) -> None:
+        claim = f"what {what} built in the other stage is linked with is in the slim image"
+        self.missing.checks.append(Check(claim, holds=None, evidence=(self.facts.seen(copy, "brings it"),)))
+
+    def _node_needs(self, name: str, at: Instruction) -> None:
+        """Libraries and programs of an npm package that runs here."""
+        for library in (node_addon(name) or {}).get("libraries", ()):
+            package = in_release(library, self.base.release)
+            if package is not None and package in self.lost and package not in self.own:
+                self.missing.packages.setdefault(package, self.facts.seen(at, f"{name} loads it"))
+        for program in node_programs(name):
+            self._program(program, self.facts.seen(at, f"{name} starts {program}"), None)
 
     def _own_packages(self) -> dict[str, int]:
         """The Debian packages that RUNs install by name, and the index of the RUN."""
         found: dict[str, int] = {}
         for run in self.runs:
+            above: set[str | None] = set()
             for placed in self.facts.placed(run) or ():
                 install = apt_install(placed.command)
-                for name in install.packages if install is not None else ():
-                    found[name] = min(found.get(name, run.index), run.index)
+                if install is None or not installs(placed.command):
+                    above.add(package_of(posixpath.basename(placed.command.name or ""), self.base.release))
+                    continue
+                for name in install.packages:
+                    at = run.index + (name in above)  # what is used above its own install comes too late there
+                    found[name] = min(found.get(name, at), at)
         return found
 
     # ---------------------------------------------------------------- the build
@@ -111,28 +198,102 @@ class SlimNeeds:
                 self.missing.checks.append(Check(claim, holds=None, evidence=(started.seen,)))
             elif started.how is How.PROGRAM and started.what is not None:
                 self._program(started.what, started.seen, run)
+                self._handed_on(started.words, started.seen, run)
+        self._look_at_text(self.facts.document.raw(run), self.facts.seen(run, "names it"), run)
         application = Application(self.facts, run)
         for placed in self.facts.placed(run) or ():
-            if is_install(placed):
-                self._python_install(run, requirements(application, placed))
-            if any(arg.endswith("setup.py") for arg in placed.command.args):
-                seen = self.facts.seen_command(run, placed.command, "may compile")
-                compiled_ones = [f for f in self.facts.context.walk() if f.endswith((".c", ".cpp", ".pyx", ".rs"))]
-                claim = "setup.py compiles nothing"
-                self.missing.checks.append(Check(claim, holds=False if compiled_ones else None, evidence=(seen,)))
-            if placed.command.name and _OTHER_INSTALLS.match(placed.command.name):
-                seen = self.facts.seen_command(run, placed.command, "installs or builds, perhaps with a compiler")
-                self.missing.checks.append(Check("nothing that it installs takes a compiler", holds=None, evidence=(seen,)))
+            self._look_at_command(placed, application, run)
         for check, package in install_addons(self.facts, application, run):
             self._addon(check, package)
 
+    def _look_at_command(self, placed: Placed, application: Application, run: Instruction) -> None:
+        """What one command of the build installs, removes or compiles."""
+        if {"purge", "remove", "autoremove"} & set(placed.command.args) and placed.command.name in ("apt", "apt-get"):
+            seen = self.facts.seen_command(run, placed.command, "removes it")
+            for name in self.lost.intersection(placed.command.args) - self.own.keys():
+                self.missing.checks.append(Check(f"{name} is there to be removed", holds=False, evidence=(seen,)))
+        if is_install(placed):
+            self._python_install(run, requirements(application, placed))
+            project = application.source(placed.path("pyproject.toml")) if "." in placed.command.args else None
+            if project is not None and _BY_GIT.search(self.facts.context.read(project) or ""):
+                self._program("git", self.facts.seen_in(project, "takes the version from git"), run)
+        if any(arg.endswith("setup.py") for arg in placed.command.args):
+            seen = self.facts.seen_command(run, placed.command, "may compile")
+            compiled_ones = [f for f in self.facts.context.walk() if f.endswith((".c", ".cpp", ".pyx", ".rs"))]
+            claim = "setup.py compiles nothing"
+            self.missing.checks.append(Check(claim, holds=False if compiled_ones else None, evidence=(seen,)))
+        if placed.command.name and _OTHER_INSTALLS.match(placed.command.name):
+            seen = self.facts.seen_command(run, placed.command, "installs or builds, perhaps with a compiler")
+            native = self._native_dependency(placed, application)
+            claim = f"nothing that it installs takes a compiler{f': {native} does' if native else ''}"
+            self.missing.checks.append(Check(claim, holds=False if native else None, evidence=(seen,)))
+        package = application.project(placed, "package.json") if is_project_install(placed) else None
+        for command, line in install_commands(package) if package is not None else ():
+            if package_of(command, self.base.release) in self.lost:
+                self._program(command, line, run)
+
+    def _native_dependency(self, placed: Placed, application: Application) -> str | None:
+        """A gem or crate that compiles against what the slim image lacks, of those that a command names or locks."""
+        words = set(placed.command.args)
+        for lock, known in (("Gemfile.lock", _NATIVE_GEMS), ("Cargo.lock", _NATIVE_CRATES)):
+            path = application.source(placed.path(lock))
+            text = self.facts.context.read(path) or "" if path is not None else ""
+            words |= {gem or crate for gem, crate in _LOCKED.findall(text)}
+            if found := sorted(words & known):
+                return found[0]
+        return None
+
+    def _handed_on(self, words: tuple[str, ...], seen: Evidence, run: Instruction | None) -> None:
+        """Programs that `words` start in turn: what xargs or find runs, what tar unpacks with."""
+        name = posixpath.basename(words[0]) if words else ""
+        text = " ".join(words[1:])
+        if name == "tar":
+            for program, ending, letter in _ARCHIVES:
+                named = any(re.fullmatch(r"-?[a-zA-Z]+", w) and letter in w for w in words[1:2]) if letter else False
+                if named or re.search(ending, text) or f"--{program}" in words:
+                    self._program(program, seen, run)
+        elif name in _STARTERS:
+            for word in re.findall(r"[\w./+-]+", text):
+                package = package_of(posixpath.basename(word), self.base.release)
+                if package is not None and package in self.lost:
+                    self._program(word, seen, run)
+
+    def _look_at_text(self, text: str, seen: Evidence, run: Instruction | None) -> None:
+        """Paths and options in a RUN or in a source that name what only the full image has."""
+        for match in _PROGRAM_PATH.finditer(text):
+            self._program(match["name"], seen, run)
+        for match in _STARTED_IN_TEXT.finditer(text):
+            self._program(next(filter(None, match.groups())), seen, run)
+        if (file := _OF_THE_FULL_IMAGE.search(text)) is not None and self.base.has_libraries:
+            claim = f"nothing is read below {file[0].rstrip('/')}, which the slim image lacks"
+            self.missing.checks.append(Check(claim, holds=None, evidence=(seen,)))
+        if (file := _DOCUMENTATION.search(text)) is not None and not self.base.has_libraries:
+            claim = f"`{file[0]}` would find nothing: slim images leave documentation and manuals out"
+            self.missing.checks.append(Check(claim, holds=False, evidence=(seen,)))
+        if _COMPILES_LATER.search(text) and run is None:
+            self.missing.compiles = self.missing.compiles or ("gcc", seen)
+            claim = "nothing is compiled when the program runs: it compiles models"
+            self.missing.checks.append(Check(claim, holds=False, evidence=(seen,)))
+        if _TK.search(text):
+            self._needs_tk(seen)
+        if "ca-certificates" in self.lost - self.own.keys():
+            is_source = "sources.list" in text and "https://" in text
+            if is_source or _SYSTEM_CERTIFICATES.search(text):
+                self.missing.packages.setdefault("ca-certificates", replace(seen, claim="reads the system's certificates"))
+
     def _addon(self, check: Check, package: str) -> None:
+        if "takes git" in check.claim:
+            for name in ("git", "ca-certificates"):
+                if name not in self.own and name in self.lost:
+                    self.missing.packages.setdefault(name, check.evidence[0])
         if check.holds is False and self.missing.compiles is None and check.evidence:
             self.missing.compiles = (package, check.evidence[0])
         self.missing.checks.append(check)
 
     def _program(self, program: str, seen: Evidence, run: Instruction | None) -> None:
         name = posixpath.basename(program)
+        if name in self.base.programs:
+            return
         package = package_of(name, self.base.release)
         if package is not None and package in self.lost:
             at = self.own.get(package)
@@ -186,7 +347,9 @@ class SlimNeeds:
             claim = f"every package has a wheel for Python {python or '3'}, or is pure Python"
             self.missing.checks.append(Check(claim, holds=True, evidence=(replace(found[0].seen, claim=claim),)))
         if (vcs := next((r for r in found if r.origin == "vcs"), None)) is not None:
-            for package in ("git", "ca-certificates"):
+            tool = "mercurial" if "hg+" in vcs.seen.excerpt else "git"
+            over_ssh = ("openssh-client",) if "ssh://" in vcs.seen.excerpt else ()
+            for package in (tool, *over_ssh, "ca-certificates"):
                 if package not in self.own and package in self.lost:
                     self.missing.packages.setdefault(package, vcs.seen)
 
@@ -199,7 +362,7 @@ class SlimNeeds:
             self.missing.compiles = self.missing.compiles or (requirement.name, requirement.seen)
             self.missing.checks.append(Check(claim, holds=False, evidence=(requirement.seen,)))
         elif verdict is None:
-            name = "a package of the sources or of a repository" if requirement.name == "?" else requirement.name
+            name = _what_it_is(requirement)
             claim = f"{name} has a wheel for this Python, or is pure Python"
             self.missing.checks.append(Check(claim, holds=None, evidence=(requirement.seen,)))
 
@@ -231,23 +394,32 @@ class SlimNeeds:
         for started in application.programs:
             if started.what is not None:
                 self._program(started.what, started.seen, None)
+            self._handed_on(started.words, started.seen, None)
+            self._look_at_text(" ".join(started.words), started.seen, None)
+            if posixpath.basename(started.what or "") in _UNREAD:
+                claim = f"the programs that the sources start are known: those of {started.what} are not read"
+                self.missing.checks.append(Check(claim, holds=None, evidence=(started.seen,)))
+            if posixpath.basename(started.what or "") in ("npm-run-all", "run-p", "run-s"):
+                self._program("ps", started.seen, None)
+            if posixpath.basename(started.what or "") in ("supervisord", "circusd", "honcho", "foreman", "s6-svscan"):
+                claim = "the programs that a supervisor starts are known"
+                self.missing.checks.append(Check(claim, holds=None, evidence=(started.seen,)))
             if _OTHER_INSTALLS.match(posixpath.basename(started.what or "")) or {"install", "ci"} & set(started.words[1:3]):
                 claim = "nothing is installed or built when the container starts that takes a compiler"
                 self.missing.checks.append(Check(claim, holds=None, evidence=(started.seen,)))
         self.missing.checks += application.unknown
+        for path, _ in application.sources:
+            self._look_at_text(self.facts.context.read(path) or "", self.facts.seen_in(path, "names it"), None)
+        self._look_at_text(
+            self.facts.end_state(self.stage).env.get("NODE_OPTIONS") or "",
+            self.facts.seen(self.stage.base, "NODE_OPTIONS"),
+            None,
+        )
         self._look_at_libraries()
-        for name in sorted(self.node):
-            for library in (node_addon(name) or {}).get("libraries", ()):
-                package = in_release(library, self.base.release)
-                if package is not None and package in self.lost and package not in self.own:
-                    seen = self.facts.seen(self.stage.base, f"{name} loads it")
-                    self.missing.packages.setdefault(package, seen)
         if application.is_explained.holds is None:
             self.missing.checks.append(application.is_explained)
         for name in sorted(self.node):
-            for program in node_programs(name):
-                seen = self.facts.seen(self.stage.base, f"{name} starts {program}")
-                self._program(program, seen, None)
+            self._node_needs(name, self.stage.base)
         if not application.unknown and application.is_traced:
             claim = "the programs that the application starts are known"
             more = len(application.sources) - 1
@@ -268,12 +440,18 @@ class SlimNeeds:
             elif package in self.lost and package not in self.own and not self._has_headers(package):
                 self.missing.packages.setdefault(package, seen)
         if any(name.partition(".")[0] in ("tkinter", "turtle") for name in application.imports):
-            seen = self.facts.seen(self.stage.base, "the sources import tkinter")
-            self.missing.checks.append(Check("no source needs Tk, which the slim image lacks", holds=False, evidence=(seen,)))
+            self._needs_tk(self.facts.seen(self.stage.base, "the sources import tkinter"))
+        if "mimetypes" in application.imports and self.base.name == "python" and "media-types" not in self.own:
+            seen = self.facts.seen(self.stage.base, "the sources import mimetypes, which reads /etc/mime.types")
+            self.missing.packages.setdefault("media-types", seen)
         if trigger := next((i for i in self.facts.up_to(self.stage.instructions[-1]) if i.keyword == "ONBUILD"), None):
             seen = self.facts.seen(trigger, "runs in images that build on this one")
             claim = "what is built on this image does without the full one"
             self.missing.checks.append(Check(claim, holds=None, evidence=(seen,)))
+
+    def _needs_tk(self, seen: Evidence) -> None:
+        claim = "Tk is needed, which the slim image lacks"
+        self.missing.checks.append(Check(claim, holds=False, evidence=(seen,)))
 
     def _look_at_certificates(self) -> None:
         if "ca-certificates" not in self.lost or "ca-certificates" in self.own:
@@ -291,6 +469,17 @@ class SlimNeeds:
             self.missing.packages.setdefault(
                 "tzdata", self.facts.seen(self.stage.base, "TZ is set, and the slim image has no zones")
             )
+
+
+def installs(command: Command) -> bool:
+    """Whether an `apt-get install` always installs: neither under a condition, nor only downloads or simulates."""
+    return not command.guards and not {"-d", "--download-only", "-s", "--simulate", "--dry-run"} & set(command.args)
+
+
+def _what_it_is(requirement: Requirement) -> str:
+    if requirement.origin == "extra":
+        return "what the extra adds"
+    return "a package of the sources or of a repository" if requirement.name == "?" else requirement.name
 
 
 def apt_layer(facts: Facts, packages: Iterable[str]) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _INITS = frozenset({"tini", "dumb-init", "catatonit", "gosu", "su-exec", "setpriv", "runuser", "chpst"})
 DROPS_ROOT = frozenset({"gosu", "su-exec", "setpriv", "runuser", "chpst", "s6-setuidgid", "su", "sudo", "start-stop-daemon"})
+_BUILTINS = frozenset({"exec", "eval", "trap", ".", "source"})
 _SHELLS = frozenset({"sh", "bash", "dash", "ash"})
 _RUNNERS = frozenset({"npm", "yarn", "pnpm", "bun"})
 _OWN_VERBS = frozenset(
@@ -113,10 +114,8 @@ class _Follower:
         if not words or not words[0]:
             return
         name, args = words[0].rpartition("/")[2], words[1:]
-        if name == "exec" and args:
-            rest = _plain_rest(args)
-            if rest[:1] not in (("$@",), ('"$@"',)):
-                yield from self.words(rest, cwd, seen, depth + 1)
+        if name in _BUILTINS and args:
+            yield from self.builtin(name, args, cwd, seen, depth)
             return
         if "/" in words[0] and (source := self.application.source(Placed(_command(words), cwd).path(words[0]))) is not None:
             yield from self.file(source, Placed(_command(words), cwd).path(words[0]) or "", words, cwd, depth)
@@ -141,6 +140,24 @@ class _Follower:
         else:
             yield Started(How.PROGRAM, words[0], words, seen)
             yield from self.server(name, args, cwd, words, seen)
+
+    def builtin(self, name: str, args: tuple[str, ...], cwd: str | None, seen: Evidence, depth: int) -> Iterator[Started]:
+        """Words of the shell itself that run others: in its place, on a signal, out of a file, or put together."""
+        if name == "exec":
+            rest = _plain_rest(args)
+            if rest[:1] not in (("$@",), ('"$@"',)):
+                yield from self.words(rest, cwd, seen, depth + 1)
+        elif name == "trap":
+            script = read_script(args[0].strip("'\""))
+            if script is not None and args[0] != "-":
+                yield from self.script(script, cwd, seen, depth + 1)
+        elif name == "eval":
+            yield Started(How.UNKNOWN, None, (name, *args), seen)
+        else:
+            source = self.application.source(Placed(_command((name, *args)), cwd).path(args[0]))
+            text = self.application.context.read(source) if source is not None else None
+            if source is not None and text is not None:
+                yield from self.shell_file(source, text, cwd, depth)
 
     def shell(self, words: tuple[str, ...], cwd: str | None, seen: Evidence, depth: int) -> Iterator[Started]:
         yield Started(How.SHELL, words[0], words, seen)
