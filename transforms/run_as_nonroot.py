@@ -278,8 +278,8 @@ def _checks(facts: Facts, stage: Stage) -> Iterator[Check]:
         yield Check("everything that the container starts can be told", holds=None, evidence=(unknown.seen,))
     workdir = facts.end_state(stage).workdir or ""
     if workdir == "/root" or workdir.startswith("/root/"):
-        yield Check("the working directory is not root's own home", holds=False, evidence=(facts.seen(stage.base, workdir),))
+        yield Check("the working directory is root's own home", holds=False, evidence=(facts.seen(stage.base, workdir),))
     private = next((f for c in facts.copies(stage) for f in facts.files_of(c) if facts.context.is_private(f)), None)
     if private is not None:
         seen = facts.seen_in(private, "can be read by its owner alone")
-        yield Check("every file that is copied can be read by everybody", holds=False, evidence=(seen,))
+        yield Check("a file that is copied can be read by its owner alone", holds=False, evidence=(seen,))

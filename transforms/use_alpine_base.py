@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _LISTS = re.compile(r"rm -rf? (/var/lib/apt/lists/?\*?( /tmp/\*| /var/tmp/\*)*|/var/cache/apt\S*)$")
 _OWN = frozenset("pip pip3 python python3 node npm npx yarn corepack go ruby gem bundle php composer cargo java".split())
+# Options that busybox programs lack, or understand in another way.
+_OF_GNU = re.compile(r"--\w|-[A-Za-z]*P$")
 # What differs and no build shows.
 _CAVEATS = (
     "musl resolves names and sizes thread stacks in its own way: try it under load and in your own network",
@@ -62,6 +64,10 @@ class UseAlpineBase:
         root = facts.shipped[-1]
         base = facts.image(root)
         if base is None or base.manager != "apt" or base.kind not in ("full", "slim") or "$" in root.image:
+            return
+        if base.name.startswith("mcr.microsoft.com/dotnet"):
+            reason = "Alpine has no ICU: .NET needs icu-libs there, or InvariantGlobalization in the project"
+            yield Refusal(self, reason, (facts.seen(root.base, "is built on Debian"),))
             return
         name, tag = split(root.image)
         reference, reason = variant(f"{name}:{tag.partition('-')[0]}", "alpine")
@@ -151,11 +157,11 @@ def _checks(facts: Facts, base: Image, runs: tuple[Instruction, ...]) -> Iterato
                 yield from _python_checks(facts, base, run, requirements(inside, placed))
             if placed.command.name in ("curl", "wget"):
                 seen = facts.seen_command(run, placed.command, "downloads")
-                yield Check("nothing that is downloaded was compiled for glibc", holds=False, evidence=(seen,))
+                yield Check("what is downloaded may be compiled for glibc", holds=False, evidence=(seen,))
         for check, package in install_addons(facts, inside, run):
             bound = check.holds is not True or package != ""
             yield (
-                Check(f"{package or 'no package'} has a build for musl", holds=False, evidence=check.evidence)
+                Check(f"{package or 'a package'} may have no build for musl", holds=False, evidence=check.evidence)
                 if bound
                 else check
             )
@@ -165,19 +171,19 @@ def _checks(facts: Facts, base: Image, runs: tuple[Instruction, ...]) -> Iterato
 def _python_checks(facts: Facts, base: Image, run: Instruction, found: object) -> Iterator[Check]:
     if not isinstance(found, tuple):
         seen = facts.seen(run, "installs them")
-        yield Check("the Python packages that are installed are known", holds=False, evidence=(seen,))
+        yield Check("the Python packages that are installed are not known", holds=False, evidence=(seen,))
         return
     python = python_version(base)
     for requirement, _ in compiled(found, python, musl=True):
-        claim = f"{requirement.name} has a wheel for musl and this Python"
+        claim = f"{requirement.name} is not known to have a wheel for musl and this Python"
         yield Check(claim, holds=False, evidence=(requirement.seen,))
     everything = installed(found)
     for package in everything.packages:
         if package.has_wheel(None, python, musl=True) is not True or package.libraries:
-            claim = f"{package.name} has a wheel for musl, and loads no library of the distribution"
+            claim = f"{package.name} has no wheel for musl, or loads a library of the distribution"
             yield Check(claim, holds=False, evidence=everything.seen(package.name)[:1])
     if everything.unknown:
-        yield Check(f"{everything.unknown[0]} has a wheel for musl (not in our table)", holds=False)
+        yield Check(f"{everything.unknown[0]} is not in our table of wheels for musl", holds=False)
 
 
 def _needed(facts: Facts) -> dict[str, Evidence] | Check:
@@ -209,22 +215,24 @@ def _translate(document: Document, facts: Facts, run: Instruction) -> _Translate
     script = facts.script(run)
     seen = facts.seen(run, "would have to run on busybox")
     if script is None or not facts.is_editable(run):
-        return Check("every RUN can be read as a shell script", holds=False, evidence=(seen,))
+        return Check("a RUN cannot be read as a shell script", holds=False, evidence=(seen,))
     if "bash" in " ".join(facts.state(run).shell):
-        return Check("the shell of every RUN is the plain one", holds=False, evidence=(seen,))
+        return Check("a RUN uses a shell of its own", holds=False, evidence=(seen,))
     words: list[str] = []
     changed = False
     for command in script.commands:
         answer = _command(command)
         if answer is None:
             seen = facts.seen_command(run, command, "is not known to work on Alpine")
-            return Check(f"`{str(command)[:60]}` works on Alpine", holds=False, evidence=(seen,))
+            return Check(f"`{str(command)[:60]}` is not known to work on Alpine", holds=False, evidence=(seen,))
         changed = changed or answer != [str(command)]
         words += answer
     if not changed:
         return None
     if not script.is_plain_chain or script.comments or run.line.inner_comments:
-        return Check("a RUN that has to be put in other words is a plain chain of commands", holds=False, evidence=(seen,))
+        return Check(
+            "a RUN would have to be put in other words, and is no plain chain of commands", holds=False, evidence=(seen,)
+        )
     joined = f" && {document.escape}{document.source.newline}    ".join(words)
     flags = "".join(f"--{f.name}={f.value} " for f in run.flags)
     return _Translated(
@@ -247,6 +255,8 @@ def _command(command: Command) -> list[str] | None:
         return [f"apk add --no-cache {' '.join(found)}"] if found else []
     if command.name in ("useradd", "adduser", "groupadd", "addgroup"):
         return _person(command)
+    if command.name in table("alpine")["busybox"] and any(_OF_GNU.match(arg) for arg in command.args):
+        return None
     known = command.name in _OWN or command.name in table("alpine")["busybox"] or command.name == ""
     return [str(command)] if known else None
 
@@ -273,7 +283,10 @@ def _person(command: Command) -> list[str] | None:
         arg = args.pop(0)
         option, equals, value = arg.partition("=")
         if option in options and (equals or args):
-            out += [options[option], value if equals else args.pop(0)]
+            value = value if equals else args.pop(0)
+            if options[option] == "-G" and value.isdecimal():
+                return None  # busybox takes a group by its name alone
+            out += [options[option], value]
         elif arg in ("-r", "--system"):
             out.append("-S")
         elif arg in ("-m", "--create-home"):

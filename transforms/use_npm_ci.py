@@ -117,7 +117,7 @@ def _lock_is_there(facts: Facts, run: Instruction, placed: Placed, folder: str) 
                     holds=True,
                     evidence=(facts.seen(copy.instruction, "copies it"),),
                 )
-    return Check("the lock file is copied before the install", holds=False)
+    return Check("the lock file is not copied before the install", holds=False)
 
 
 def _reads_lock(facts: Facts, run: Instruction, folder: str) -> Check:

@@ -125,10 +125,11 @@ def _variant_checks(facts: Facts, base: Image, new: Image) -> Iterator[Check]:
     wanted = {p.removeprefix("linux/") for service in facts.context.services for p in service.platforms}
     known = architectures(base.name, new.kind)
     if wanted and known is not None:
-        claim = f"the {new.kind} variant exists for {', '.join(sorted(wanted))}"
-        yield Check(claim, holds=wanted <= set(known))
+        exists = wanted <= set(known)
+        claim = f"the {new.kind} variant {'exists' if exists else 'does not exist'} for {', '.join(sorted(wanted))}"
+        yield Check(claim, holds=exists)
     if base.release != new.release:
-        yield Check("both are built on the same release of the distribution", holds=False)
+        yield Check("the slim variant is built on another release of the distribution", holds=False)
 
 
 def _jdk_checks(document: Document, facts: Facts) -> Iterator[Check]:
@@ -142,13 +143,13 @@ def _jdk_checks(document: Document, facts: Facts) -> Iterator[Check]:
         ):
             if _JDK.search(document.raw(instruction)):
                 seen = facts.seen(instruction, "needs the development kit")
-                yield Check("nothing needs the development kit", holds=False, evidence=(seen,))
+                yield Check("the development kit is needed", holds=False, evidence=(seen,))
             elif instruction.keyword == "RUN":
                 seen = facts.seen(instruction, "runs in the image")
                 yield Check("nothing in the build needs the development kit", holds=None, evidence=(seen,))
     for started in facts.application(facts.target).started:
         if _JDK.search(" ".join((posixpath.basename(started.what or ""), *started.words))):
-            yield Check("nothing needs the development kit", holds=False, evidence=(started.seen,))
+            yield Check("the development kit is needed", holds=False, evidence=(started.seen,))
     yield Check("the program neither compiles Java nor attaches to another (JSP, Groovy, an agent)", holds=None)
 
 

@@ -53,7 +53,7 @@ def install_addons(facts: Facts, application: Application, run: Instruction) -> 
             "build-from-source" in word or "build_from_source" in word for word in (*placed.command.args, *placed.command.sets)
         ):
             seen = facts.seen_command(run, placed.command, "builds from source")
-            yield Check("no package is compiled: all are built from source", holds=False, evidence=(seen,)), "npm"
+            yield Check("every package is built from source, which takes a compiler", holds=False, evidence=(seen,)), "npm"
         project = application.project(placed, "package.json")
         if project is None:
             seen = facts.seen_command(run, placed.command, "installs")
@@ -79,7 +79,7 @@ def _addons(facts: Facts, application: Application, project: Project) -> Iterato
     manifest = project.source("package.json")
     if (native := project.source("binding.gyp")) and project.has("binding.gyp"):
         seen = facts.seen_in(native, "tells what to compile")
-        yield Check("the project itself compiles nothing", holds=False, evidence=(seen,)), "binding.gyp"
+        yield Check("the project itself compiles an addon", holds=False, evidence=(seen,)), "binding.gyp"
     if lock is None:
         if _REPOSITORY.search(project.read("yarn.lock") or ""):
             line = application.line(project.source("yarn.lock"), ".git#", "comes from a repository")
@@ -131,7 +131,11 @@ def libc_bound(facts: Facts, application: Application, run: Instruction) -> Iter
             twin = re.sub(r"-gnu$", "-musl", where) if where.endswith("-gnu") else where.replace("linux-", "linuxmusl-")
             if bound and lock is not None and twin not in lock[1]:
                 seen = application.line(lock[0], f'"{where}"', "is built for glibc, and no build for musl is beside it")
-                yield Check(f"{where.rpartition('node_modules/')[2]} has a build for musl", holds=False, evidence=(seen,))
+                yield Check(
+                    f"{where.rpartition('node_modules/')[2]} has no build for musl in the lock file",
+                    holds=False,
+                    evidence=(seen,),
+                )
 
 
 def project_packages(project: Project) -> frozenset[str]:

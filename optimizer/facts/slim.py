@@ -211,7 +211,9 @@ class SlimNeeds:
         if {"purge", "remove", "autoremove"} & set(placed.command.args) and placed.command.name in ("apt", "apt-get"):
             seen = self.facts.seen_command(run, placed.command, "removes it")
             for name in self.lost.intersection(placed.command.args) - self.own.keys():
-                self.missing.checks.append(Check(f"{name} is there to be removed", holds=False, evidence=(seen,)))
+                self.missing.checks.append(
+                    Check(f"{name} is removed in the build, and the slim image lacks it", holds=False, evidence=(seen,))
+                )
         if is_install(placed):
             self._python_install(run, requirements(application, placed))
             project = application.source(placed.path("pyproject.toml")) if "." in placed.command.args else None
