@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from optimizer.facts.started import Started
 
 NUMERIC = "10001:10001"
+_OF_DISTROLESS = "65532:65532"
 _DISTROLESS = "gcr.io/distroless/"
 # Images whose entrypoint starts as root and gives it up, or whose program does.
 _DROP_THEMSELVES = frozenset(
@@ -44,9 +45,31 @@ _NEED_ROOT = re.compile(
 )
 _MANAGERS = frozenset("pip pip3 npm yarn pnpm bundle bundler gem composer poetry uv pipenv cargo".split())
 _FOR_ROOT = re.compile(
-    r"/root\b|~/|\$HOME\b|pip[\d.]* install [^&|;]*--user\b|playwright install|nltk\.download|python -m nltk|spacy download"
-    r"|puppeteer|huggingface-cli|rustup|nvm\b|pipx|\.cargo/|curl [^|]*\|\s*(ba)?sh"
+    r"/root\b|~/|\$HOME\b|pip[\d.]* install [^&|;]*--user\b|playwright install|nltk\.download|python -m nltk|uv python"
+    r"|puppeteer|huggingface-cli|rustup|nvm\b|pipx|\.cargo/|(curl|wget) [^|]*\|\s*(ba)?sh|corepack (enable|prepare)"
+    r"|git config --global|from_pretrained|snapshot_download"
 )
+_POETRY = re.compile(r"\bpoetry (install|sync)\b")
+_POETRY_PLACE = re.compile(r"virtualenvs\.(create|in-project|path)|POETRY_VIRTUALENVS_")
+# What makes files that only their owner reads.
+_PRIVATE = re.compile(
+    r"\bchmod (-R )?(0?[1-7]00|[ug]*o-r\w*|go-\w+)\b|--chmod=0?[1-7]00\b|\bumask 0?[0-7]?77\b|\bssh-keygen\b"
+    r"|\bopenssl (genrsa|genpkey|req)\b"
+    r"|\binstall [^&|;]*-m ?0?[1-7]00\b|\bmktemp\b"
+)
+_PEOPLE = re.compile(r"\b(deluser|userdel|delgroup|groupdel)\b|\b10001\b|\b(useradd|adduser|addgroup|groupadd)\b[^&|;]*\bapp\b")
+# Sources that give root up, or that need it.
+_AS_ROOT = re.compile(
+    r"\b(os\.set(re|res)?[ug]id|os\.(initgroups|setgroups|l?chown|fchown|mknod|mount)|shutil\.chown|process\.set[ug]id|chownSync"
+    r"|fs\.l?chown"
+    r"|syscall\.(Set[ug]id|Mount|Chroot)|os\.L?[Cc]hown|os\.chroot|AF_PACKET|SOCK_RAW|raw-socket|docker\.from_env|dockerode"
+    r"|docker\.sock|client\.NewClientWithOpts|/proc/sys/|apt-get install|apk add)\b"
+)
+_ASKS_FOR_NAME = re.compile(r"\bgetpass\.getuser|\bpwd\.getpw|\bos\.getlogin|\bos\.userInfo\(|\buser\.Current\(")
+_DROPS_BY_OPTION = frozenset({"--uid", "--gid", "--user", "--group"})
+# Programs whose sources are not read.
+_UNREAD = frozenset("java ruby bundle rails puma rackup sidekiq perl php dotnet Rscript lua elixir mix erl swift".split())
+_PLAIN_PATH = re.compile(r"[\w./@+-]+")
 # Programs that write beside their sources when they run, whoever starts them.
 _WRITE_BESIDE = frozenset(
     "vite next nuxt ng react-scripts webpack webpack-dev-server gatsby storybook mvnw gradlew mvn gradle go cargo".split()
@@ -57,11 +80,15 @@ _SYSTEM = re.compile(r"^/(etc|usr|bin|sbin|lib|lib64|boot|root|sys|opt/venv|var/
 
 @dataclass
 class _Ownership:
-    """What the user has to own: folders, and the copies that bring files into them; `homeless`: it wants a home folder."""
+    """What the user has to own, folders and the copies that bring files into them.
+
+    `home`: what wants a home folder; `present`: folders that are there.
+    """
 
     folders: dict[str, Evidence] = field(default_factory=dict)
     copies: list[Copy] = field(default_factory=list)
     home: Evidence | None = None
+    present: set[str] = field(default_factory=set)
 
 
 class RunAsNonroot:
@@ -99,6 +126,7 @@ class RunAsNonroot:
         answers = (
             *(self._by_instruction(document, facts, i) for i in facts.up_to(stage.instructions[-1])),
             self._by_service(facts, stage),
+            *(self._by_source(facts, path) for path, _ in facts.application(stage).sources),
             *(self._by_program(started) for started in facts.application(stage).programs),
         )
         low = next(((port, seen) for port, seen in facts.application(stage).ports if port < 1024), None)
@@ -112,17 +140,42 @@ class RunAsNonroot:
         if instruction.keyword == "VOLUME":
             reason = "the files of a volume that is in use already belong to root"
             return Refusal(self, reason, (facts.seen(instruction, "declares it"),))
-        if instruction.keyword == "RUN" and (match := _FOR_ROOT.search(raw)):
+        if instruction.keyword == "ONBUILD":
+            reason = "its triggers would run as that user in the images that are built on it"
+            return Refusal(self, reason, (facts.seen(instruction, "is such a trigger"),))
+        if instruction.keyword in ("RUN", "COPY", "ADD", "ENV") and (match := _FOR_ROOT.search(_without_mounts(raw))):
             seen = facts.seen(instruction, "may leave files where only root reads them")
             return Refusal(self, f"something is installed for root alone (`{match[0][:30]}`)", (seen,))
+        if instruction.keyword == "RUN" and _POETRY.search(raw) and not _POETRY_PLACE.search(document.source.text):
+            seen = facts.seen(instruction, "makes its environment below /root")
+            return Refusal(self, "poetry installs for root alone", (seen,))
+        if instruction.keyword in ("RUN", "COPY", "ADD") and (match := _PRIVATE.search(raw)):
+            return Refusal(self, f"`{match[0]}` makes files that root alone reads", (facts.seen(instruction, "does it"),))
+        if instruction.keyword == "ADD" and "://" in raw and instruction.flag("chmod") is None:
+            return Refusal(self, "a file from the web is root's alone", (facts.seen(instruction, "fetches it"),))
+        if instruction.keyword == "RUN" and (match := _PEOPLE.search(raw)):
+            seen = facts.seen(instruction, "decides who exists")
+            return Refusal(self, f"the users of the image are its own (`{match[0][:30]}`)", (seen,))
         if "docker.sock" in raw:
             return Refusal(
                 self, "the program speaks to Docker, which takes root", (facts.seen(instruction, "names its socket"),)
             )
         return None
 
+    def _by_source(self, facts: Facts, path: str) -> Refusal | None:
+        """What a source does that takes root, or that gives it up."""
+        text = facts.context.read(path) or ""
+        if (match := _AS_ROOT.search(text)) is None:
+            return None
+        seen = facts.seen_in(path, f"names {match[0]}", line=text.count("\n", 0, match.start()) + 1)
+        return Refusal(self, f"the program may need root, or give it up itself: it names {match[0]}", (seen,))
+
     def _by_service(self, facts: Facts, stage: Stage) -> Refusal | None:
         for service in facts.context.services:
+            if service.user in ("root", "0", "0:0", "root:root"):
+                where = facts.context.shown_path(service.file)
+                seen = facts.seen(stage.base, "runs as root there")
+                return Refusal(self, f"service {service.name} of {where} asks for root", (seen,))
             if mount := next(iter(service.mounts), None):
                 where = facts.context.shown_path(service.file)
                 what = "Docker's socket" if mount.endswith("docker.sock") else f"{mount}, whose files may belong to root"
@@ -134,6 +187,9 @@ class RunAsNonroot:
         name = posixpath.basename(started.what or "")
         if name in DROPS_ROOT:
             return Refusal(self, f"`{name}` gives up root by itself", (started.seen,))
+        option = next((w for w in started.words if w.partition("=")[0] in _DROPS_BY_OPTION), None)
+        if option is not None and name in ("celery", "gunicorn", "uwsgi", "uvicorn", "supervisord"):
+            return Refusal(self, f"`{name} {option}` gives up root by itself", (started.seen,))
         if name in _MANAGERS and {"install", "add", "ci", "sync"} & set(started.words[1:3]):
             return Refusal(self, f"`{name}` installs packages when the container starts", (started.seen,))
         if _NEED_ROOT.match(name):
@@ -151,10 +207,16 @@ class RunAsNonroot:
         here = facts.seen(stage.base, "no USER stands in it: the program runs as root")
         if decision.failed is not None:
             return Refusal(self, decision.failed.claim, (here, *decision.failed.evidence))
-        if base is not None and base.name.startswith(_DISTROLESS):
-            if owned.folders:
-                path, seen = next(iter(owned.folders.items()))
-                return Refusal(self, f"{path} would have to belong to the user, and no shell can make it so", (seen,))
+        odd = next((path for path in owned.folders if not _PLAIN_PATH.fullmatch(path)), None)
+        if odd is not None:
+            return Refusal(self, f"`{odd}` cannot be named in a command as it stands", (owned.folders[odd],))
+        if "python" in " ".join(facts.end_state(stage).shell) or "pwsh" in " ".join(facts.end_state(stage).shell):
+            return Refusal(self, "the shell of its RUNs is of another kind", (here,))
+        has_no_shell = base is None or base.name.startswith(_DISTROLESS)
+        if has_no_shell and (owned.folders or owned.home is not None):
+            path, seen = next(iter(owned.folders.items()), ("a home folder", owned.home or here))
+            return Refusal(self, f"{path} would have to belong to the user, and no shell can make it so", (seen,))
+        if base is not None and base.name.startswith(_DISTROLESS) and self._has_nonroot_tag(stage):
             edits, changes, user = self._nonroot_tag(stage)
         else:
             edits, changes, user = self._with_user(document, stage, base, owned)
@@ -173,6 +235,13 @@ class RunAsNonroot:
 
     # ---------------------------------------------------------------- the edits
 
+    def _has_nonroot_tag(self, stage: Stage) -> bool:
+        """Whether the tag can be swapped: one without a digest, an architecture or a variable, where a WORKDIR is set, since
+        such tags have another."""
+        _, _, tag = stage.base.words[0].text.partition(":")
+        plain = tag in ("", "latest", "debug") and "@" not in stage.base.words[0].text and "$" not in stage.base.words[0].text
+        return plain and any(i.keyword == "WORKDIR" for s in stage.ancestry for i in s.body) and len(tuple(stage.ancestry)) == 1
+
     def _nonroot_tag(self, stage: Stage) -> tuple[tuple[Edit, ...], tuple[Change, ...], str]:
         """Distroless images have a tag of their own for this."""
         image = stage.base.words[0]
@@ -186,8 +255,9 @@ class RunAsNonroot:
         self, document: Document, stage: Stage, base: Image | None, owned: _Ownership
     ) -> tuple[tuple[Edit, ...], tuple[Change, ...], str]:
         users = base.users if base is not None else {}
-        user = "node" if "node" in users else NUMERIC
-        owner = "node:node" if user == "node" else NUMERIC
+        is_distroless = base is not None and base.name.startswith(_DISTROLESS)
+        user = "node" if "node" in users else _OF_DISTROLESS if is_distroless else NUMERIC
+        owner = "node:node" if user == "node" else user
         edits: list[Edit] = []
         changes = [Change(Aspect.USER, added=(user,))]
         for copy in owned.copies:
@@ -200,7 +270,9 @@ class RunAsNonroot:
             lines.append("adduser -D -u 10001 app" if alpine else "useradd --create-home --uid 10001 app")
         if owned.folders:
             names = " ".join(owned.folders)
-            lines += [f"mkdir -p {names}", f"chown {owner} {names}"]
+            made = [path for path in owned.folders if path not in owned.present]
+            lines += [f"mkdir -p {' '.join(made)}"] if made else []
+            lines.append(f"chown {owner} {names}")
         newline = document.source.newline
         text = ""
         if lines:
@@ -247,16 +319,29 @@ def _ownership(facts: Facts, stage: Stage) -> _Ownership | Check:
             owned.home = owned.home or seen
             continue
         where = path.removesuffix(ANYTHING).rstrip("/") if path.endswith("/" + ANYTHING) else folder(path)
-        if _is_folder_like(path):
+        if _is_folder_like(path) and posixpath.dirname(path) == "/":
             where = path
-        if _SYSTEM.match(where):
+        if _SYSTEM.match(where) or not where:
             return Check(f"{where} cannot be given to the user: it writes there", holds=False, evidence=(seen,))
         owned.folders.setdefault(where, seen)
+    for path, _ in application.sources if owned.home is None else ():
+        text = facts.context.read(path) or ""
+        if match := _ASKS_FOR_NAME.search(text):
+            line = text.count("\n", 0, match.start()) + 1
+            owned.home = facts.seen_in(path, "asks for the user's name, or home", line=line)
+            break
+    states = (*(facts.state(i) for s in stage.ancestry for i in s.body), facts.end_state(stage))
+    owned.present = {state.workdir for state in states if state.workdir is not None}
     for copy in copies:
         brings = any(_meets(root, where) for root in copy.roots for where in owned.folders)
         if brings and copy.instruction.flag("chown") is None and copy.instruction in stage.body:
             owned.copies.append(copy)
     return owned
+
+
+def _without_mounts(text: str) -> str:
+    """An instruction without what is mounted while it runs, and without caches that it deletes."""
+    return re.sub(r"--mount=\S+|rm -rf? [^&|;]*", "", text)
 
 
 def _is_folder_like(path: str) -> bool:
@@ -273,6 +358,10 @@ def _checks(facts: Facts, stage: Stage) -> Iterator[Check]:
     claim = "the paths that the program writes are known"
     yield Check(claim, holds=None if computed else True, evidence=tuple(computed[:1]))
     yield application.is_explained
+    unread = next((s for s in application.programs if posixpath.basename(s.what or "") in _UNREAD), None)
+    if unread is not None:
+        claim = f"what the sources of {unread.what} write and listen on is known"
+        yield Check(claim, holds=None, evidence=(unread.seen,))
     unknown = next((s for s in application.started if s.how is How.UNKNOWN), None)
     if unknown is not None:
         yield Check("everything that the container starts can be told", holds=None, evidence=(unknown.seen,))
