@@ -33,6 +33,14 @@ if TYPE_CHECKING:
     from optimizer.facts.started import Started
 
 NUMERIC = "10001:10001"
+_PRIVILEGED = 1024  # ports below it
+_LOW = "below 1024 a program that is not root may not listen everywhere"
+# Low ports as sources and settings write them.
+_LOW_PORT = re.compile(
+    r"""\bport["']?\s*[:=]\s*(?P<key>80|443)\b|["'](?:[\w.]*|\[::\]):(?P<address>80|443)["']"""
+    r"""|["']\w*PORT["']\s*[,)]+\s*(?:or\s*)?["']?(?P<default>80|443)\b|PORT\s*(?:\|\||\?\?)\s*(?P<or>80|443)\b""",
+    re.IGNORECASE,
+)
 _OF_DISTROLESS = "65532:65532"
 _DISTROLESS = "gcr.io/distroless/"
 # Images whose entrypoint starts as root and gives it up, or whose program does.
@@ -45,7 +53,8 @@ _NEED_ROOT = re.compile(
 )
 _MANAGERS = frozenset("pip pip3 npm yarn pnpm bundle bundler gem composer poetry uv pipenv cargo".split())
 _FOR_ROOT = re.compile(
-    r"/root\b|~/|\$HOME\b|pip[\d.]* install [^&|;]*--user\b|playwright install|nltk\.download|python -m nltk|uv python"
+    r"/root\b|~/|\$HOME\b|pip[\d.]* [^&|;]*install [^&|;]*--user\b|playwright install|nltk\.download|python -m nltk|uv python"
+    r"|uv sync [^&|;]*--python"
     r"|puppeteer|huggingface-cli|rustup|nvm\b|pipx|\.cargo/|(curl|wget) [^|]*\|\s*(ba)?sh|corepack (enable|prepare)"
     r"|git config --global|from_pretrained|snapshot_download"
 )
@@ -63,9 +72,10 @@ _AS_ROOT = re.compile(
     r"\b(os\.set(re|res)?[ug]id|os\.(initgroups|setgroups|l?chown|fchown|mknod|mount)|shutil\.chown|process\.set[ug]id|chownSync"
     r"|fs\.l?chown"
     r"|syscall\.(Set[ug]id|Mount|Chroot)|os\.L?[Cc]hown|os\.chroot|AF_PACKET|SOCK_RAW|raw-socket|docker\.from_env|dockerode"
-    r"|docker\.sock|client\.NewClientWithOpts|/proc/sys/|apt-get install|apk add)\b"
+    r"|docker\.sock|client\.NewClientWithOpts|apt-get install|apk add|scapy)\b|/proc/sys/|[\"']pip[\"'], *[\"']install[\"']"
 )
 _ASKS_FOR_NAME = re.compile(r"\bgetpass\.getuser|\bpwd\.getpw|\bos\.getlogin|\bos\.userInfo\(|\buser\.Current\(")
+_SETTINGS = ("gunicorn.conf.py",)  # which gunicorn reads by itself
 _DROPS_BY_OPTION = frozenset({"--uid", "--gid", "--user", "--group"})
 # Programs whose sources are not read.
 _UNREAD = frozenset("java ruby bundle rails puma rackup sidekiq perl php dotnet Rscript lua elixir mix erl swift".split())
@@ -120,19 +130,22 @@ class RunAsNonroot:
     # ---------------------------------------------------------------- what stands against it
 
     def _refusal(self, document: Document, facts: Facts, stage: Stage, base: Image | None) -> Refusal | None:
+        other = next((s for s in document.stages if s is not stage and stage in s.ancestry), None)
+        if other is not None:
+            reason = "another stage builds on it, and would run as that user too"
+            return Refusal(self, reason, (facts.seen(other.base, "builds on it"),))
         if base is not None and base.name in _DROP_THEMSELVES:
             reason = f"{base.name} starts as root and gives root up by itself"
             return Refusal(self, reason, (facts.seen(stage.base, "is the base"),))
         answers = (
             *(self._by_instruction(document, facts, i) for i in facts.up_to(stage.instructions[-1])),
             self._by_service(facts, stage),
-            *(self._by_source(facts, path) for path, _ in facts.application(stage).sources),
+            *(self._by_source(facts, path) for path in (*(p for p, _ in facts.application(stage).sources), *_SETTINGS)),
             *(self._by_program(started) for started in facts.application(stage).programs),
         )
-        low = next(((port, seen) for port, seen in facts.application(stage).ports if port < 1024), None)
+        low = next(((port, seen) for port, seen in facts.application(stage).ports if port < _PRIVILEGED), None)
         if low is not None:
-            reason = f"port {low[0]}: below 1024 a program that is not root may not listen everywhere"
-            return Refusal(self, reason, (low[1],))
+            return Refusal(self, f"port {low[0]}: {_LOW}", (low[1],))
         return next((answer for answer in answers if answer is not None), None)
 
     def _by_instruction(self, document: Document, facts: Facts, instruction: Instruction) -> Refusal | None:
@@ -165,6 +178,10 @@ class RunAsNonroot:
     def _by_source(self, facts: Facts, path: str) -> Refusal | None:
         """What a source does that takes root, or that gives it up."""
         text = facts.context.read(path) or ""
+        if (match := _LOW_PORT.search(text)) is not None:
+            port = next(filter(None, match.groups()))
+            seen = facts.seen_in(path, "names it", line=text.count("\n", 0, match.start()) + 1)
+            return Refusal(self, f"port {port}: {_LOW}", (seen,))
         if (match := _AS_ROOT.search(text)) is None:
             return None
         seen = facts.seen_in(path, f"names {match[0]}", line=text.count("\n", 0, match.start()) + 1)
@@ -176,6 +193,17 @@ class RunAsNonroot:
                 where = facts.context.shown_path(service.file)
                 seen = facts.seen(stage.base, "runs as root there")
                 return Refusal(self, f"service {service.name} of {where} asks for root", (seen,))
+            if service.privileges:
+                where = facts.context.shown_path(service.file)
+                seen = facts.seen(stage.base, "runs as root there")
+                return Refusal(
+                    self, f"service {service.name} of {where} sets {service.privileges[0]}: it may need root", (seen,)
+                )
+            low = next((port for port in service.ports if port < _PRIVILEGED), None)
+            if low is not None:
+                where = facts.context.shown_path(service.file)
+                seen = facts.seen(stage.base, "is published there")
+                return Refusal(self, f"port {low}, which service {service.name} of {where} publishes: {_LOW}", (seen,))
             if mount := next(iter(service.mounts), None):
                 where = facts.context.shown_path(service.file)
                 what = "Docker's socket" if mount.endswith("docker.sock") else f"{mount}, whose files may belong to root"
@@ -212,7 +240,7 @@ class RunAsNonroot:
             return Refusal(self, f"`{odd}` cannot be named in a command as it stands", (owned.folders[odd],))
         if "python" in " ".join(facts.end_state(stage).shell) or "pwsh" in " ".join(facts.end_state(stage).shell):
             return Refusal(self, "the shell of its RUNs is of another kind", (here,))
-        has_no_shell = base is None or base.name.startswith(_DISTROLESS)
+        has_no_shell = base is None or facts.reference(stage) == "scratch" or base.name.startswith(_DISTROLESS)
         if has_no_shell and (owned.folders or owned.home is not None):
             path, seen = next(iter(owned.folders.items()), ("a home folder", owned.home or here))
             return Refusal(self, f"{path} would have to belong to the user, and no shell can make it so", (seen,))

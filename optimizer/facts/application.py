@@ -18,6 +18,7 @@ from optimizer.facts.manifests import Application
 from optimizer.facts.node_packages import shipped_packages, tool_package
 from optimizer.facts.packages import base_programs, python_package, python_package_of_import, python_package_of_program
 from optimizer.facts.started import How, Started, follow, follow_words
+from optimizer.facts.state import expand
 from optimizer.facts.uses import Act, Reading, Surroundings, Use
 from optimizer.rewrite import Check, Evidence, Location
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _WRITTEN = re.compile(r"(?:--?[\w-]+=)?(/(?:var/log|var/run|run|var/lib|data|logs?)/\S+)$")
 # Programs of Debian packages that only ask others, or hand on.
 _CLIENTS = frozenset("curl wget git tini dumb-init catatonit nc ncat ping jq pg_isready redis-cli mysqladmin openssl".split())
+_PORT_OPTION = re.compile(r"(?:^|\s)(?:--port|--http-port|-p)[= ](\d{1,5})(?=\s|$)")
 _ADDRESS = re.compile(r"^(?:[\w.\[\]]*|--?\w[\w-]*=?[\w.]*):(\d{1,5})$")
 MAX_FILES, MAX_BYTES = 400, 4 << 20
 # Packages that load modules of the application by names in settings: everything may be reached.
@@ -331,7 +333,10 @@ class AppFacts:
         """The ports that the application listens on, by its sources, its arguments and EXPOSE."""
         found = [(int(u.what), self.seen(u, f"listens on port {u.what}")) for u in self.uses if u.act is Act.LISTENS and u.what]
         for started in self.started:
-            matches = (_ADDRESS.search(word) for word in started.words)
+            words = (expand(word, self.facts.end_state(self.stage).variables) or word for word in started.words)
+            line = " ".join(words)
+            found += [(int(port), started.seen) for port in _PORT_OPTION.findall(line)]
+            matches = (_ADDRESS.search(word) for word in line.split())
             found += [(int(match[1]), started.seen) for match in matches if match is not None]
         for instruction in self.facts.up_to(self.last, "EXPOSE"):
             for exposed in instruction.words:

@@ -32,6 +32,8 @@ class Service:
     mounts: tuple[str, ...]
     platforms: tuple[str, ...]
     user: str | None
+    privileges: tuple[str, ...]
+    ports: tuple[int, ...]
     is_read_only: bool
     arguments: tuple[str, ...]
 
@@ -68,9 +70,11 @@ def _service(file: str, name: str, entry: Any) -> Service | None:
         _words(check.get("test")) if isinstance(check, dict) else None,
         _words(entry.get("command")),
         _words(entry.get("entrypoint")),
-        tuple(m for volume in _list(entry.get("volumes")) if (m := _mount(volume)) is not None),
+        tuple(m for volume in (*_list(entry.get("volumes")), *_watched(entry)) if (m := _mount(volume)) is not None),
         tuple(str(p) for p in _list(platforms)),
         str(entry["user"]) if entry.get("user") is not None else None,
+        tuple(key for key in ("privileged", "cap_add", "devices", "pid", "ipc") if entry.get(key)),
+        tuple(port for item in _list(entry.get("ports")) if (port := _port(item)) is not None),
         entry.get("read_only") is True,
         tuple(str(a).partition("=")[0] for a in (arguments if isinstance(arguments, list | dict) else ())),
     )
@@ -84,6 +88,18 @@ def _words(value: Any) -> str | tuple[str, ...] | None:
     if isinstance(value, list):
         return tuple(str(word) for word in value)
     return value if isinstance(value, str) and value else None
+
+
+def _watched(entry: dict[str, Any]) -> list[Any]:
+    """What `docker compose watch` writes into the container."""
+    develop = entry.get("develop")
+    return _list(develop.get("watch")) if isinstance(develop, dict) else []
+
+
+def _port(item: Any) -> int | None:
+    """The container port that an entry of `ports` publishes, in its short or long form."""
+    text = str(item.get("target", "")) if isinstance(item, dict) else str(item).rpartition(":")[2].partition("/")[0]
+    return int(text) if text.isdecimal() else None
 
 
 def _mount(volume: Any) -> str | None:

@@ -93,6 +93,8 @@ class _Follower:
         for command in script.commands:
             if command.name == "cd" and len(command.args) == 1:
                 cwd = Placed(command, cwd).path(command.args[0])
+            for target in _file_targets(command):
+                yield Started(How.WRITES, Placed(command, cwd).path(target), (), seen)
             yield from self.command(command, cwd, seen, depth)
 
     def command(self, command: Command, cwd: str | None, seen: Evidence, depth: int) -> Iterator[Started]:
