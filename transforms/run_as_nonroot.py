@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from optimizer.contract import copy_entry, plain_entry
 from optimizer.dockerfile.edit import Edit, Span
+from optimizer.facts.application import started_by
 from optimizer.facts.started import DROPS_ROOT, How
 from optimizer.facts.uses import ANYTHING, folder
 from optimizer.layers import commands_in
@@ -37,7 +38,7 @@ _PRIVILEGED = 1024  # ports below it
 _LOW = "below 1024 a program that is not root may not listen everywhere"
 # Low ports as sources and settings write them.
 _LOW_PORT = re.compile(
-    r"""\bport["']?\s*[:=]\s*(?P<key>80|443)\b|["'](?:[\w.]*|\[::\]):(?P<address>80|443)["']"""
+    r"""\blisten\(\s*(?P<listen>80|443)\b|\bport["']?\s*[:=]\s*(?P<key>80|443)\b|["'](?:[\w.]*|\[::\]):(?P<address>80|443)["']"""
     r"""|["']\w*PORT["']\s*[,)]+\s*(?:or\s*)?["']?(?P<default>80|443)\b|PORT\s*(?:\|\||\?\?)\s*(?P<or>80|443)\b""",
     re.IGNORECASE,
 )
@@ -79,6 +80,10 @@ _SETTINGS = ("gunicorn.conf.py",)  # which gunicorn reads by itself
 _DROPS_BY_OPTION = frozenset({"--uid", "--gid", "--user", "--group"})
 # Programs whose sources are not read.
 _UNREAD = frozenset("java ruby bundle rails puma rackup sidekiq perl php dotnet Rscript lua elixir mix erl swift".split())
+_SOURCE = re.compile(r"(?<!\.d)\.([cm]?[jt]sx?|py|go)$")
+_WRITES = re.compile(
+    r"\b(writeFile|createWriteStream|appendFile|mkdir|unlink|rename|copyFile|makedirs|write_text|write_bytes)(Sync)?\(|open\([^)]*['\"][wax]b?\+?['\"]"
+)
 _PLAIN_PATH = re.compile(r"[\w./@+-]+")
 # Programs that write beside their sources when they run, whoever starts them.
 _WRITE_BESIDE = frozenset(
@@ -140,7 +145,10 @@ class RunAsNonroot:
         answers = (
             *(self._by_instruction(document, facts, i) for i in facts.up_to(stage.instructions[-1])),
             self._by_service(facts, stage),
-            *(self._by_source(facts, path) for path in (*(p for p, _ in facts.application(stage).sources), *_SETTINGS)),
+            *(
+                self._by_source(facts, path)
+                for path in (*(p for p, _ in facts.application(stage).sources), *_built(facts, stage), *_SETTINGS)
+            ),
             *(self._by_program(started) for started in facts.application(stage).programs),
         )
         low = next(((port, seen) for port, seen in facts.application(stage).ports if port < _PRIVILEGED), None)
@@ -230,7 +238,7 @@ class RunAsNonroot:
         owned = _ownership(facts, stage)
         if isinstance(owned, Check):
             return Refusal(self, owned.claim, owned.evidence)
-        checks = [facts.context_check(), *_checks(facts, stage)]
+        checks = [facts.context_check(), *_checks(facts, stage, owned)]
         decision = decide(Safety.UNSAFE, checks)
         here = facts.seen(stage.base, "no USER stands in it: the program runs as root")
         if decision.failed is not None:
@@ -282,9 +290,7 @@ class RunAsNonroot:
     def _with_user(
         self, document: Document, stage: Stage, base: Image | None, owned: _Ownership
     ) -> tuple[tuple[Edit, ...], tuple[Change, ...], str]:
-        users = base.users if base is not None else {}
-        is_distroless = base is not None and base.name.startswith(_DISTROLESS)
-        user = "node" if "node" in users else _OF_DISTROLESS if is_distroless else NUMERIC
+        user = _user(base)
         owner = "node:node" if user == "node" else user
         edits: list[Edit] = []
         changes = [Change(Aspect.USER, added=(user,))]
@@ -309,6 +315,13 @@ class RunAsNonroot:
             text = f"RUN {script}{newline}"
         edits.append(_insert(document, stage, f"{text}USER {user}"))
         return tuple(edits), tuple(changes), user
+
+
+def _user(base: Image | None) -> str:
+    """The user that a base has for this, or a number that nobody has."""
+    if base is not None and "node" in base.users:
+        return "node"
+    return _OF_DISTROLESS if base is not None and base.name.startswith(_DISTROLESS) else NUMERIC
 
 
 def _insert(document: Document, stage: Stage, text: str) -> Edit:
@@ -362,7 +375,17 @@ def _ownership(facts: Facts, stage: Stage) -> _Ownership | Check:
     owned.present = {state.workdir for state in states if state.workdir is not None}
     for copy in copies:
         brings = any(_meets(root, where) for root in copy.roots for where in owned.folders)
-        if brings and copy.instruction.flag("chown") is None and copy.instruction in stage.body:
+        chown = copy.instruction.flag("chown")
+        if (
+            brings
+            and chown is not None
+            and (chown.value or "").partition(":")[0] == _user(facts.image(stage)).partition(":")[0]
+        ):
+            continue
+        if brings and (chown is not None or copy.instruction not in stage.body):
+            seen = facts.seen(copy.instruction, "brings files there that belong to somebody else")
+            return Check("files that it writes beside would not be the user's", holds=False, evidence=(seen,))
+        if brings:
             owned.copies.append(copy)
     return owned
 
@@ -380,12 +403,37 @@ def _meets(root: str, where: str) -> bool:
     return root == where or root.startswith(where.rstrip("/") + "/")
 
 
-def _checks(facts: Facts, stage: Stage) -> Iterator[Check]:
+def _built(facts: Facts, stage: Stage) -> Iterator[str]:
+    """Sources that another stage builds into what is started here: they are not read like those that are copied."""
+    application = facts.application(stage)
+    started = [s.what for s in application.started if s.how in (How.PYTHON, How.NODE)]
+    if started and all(application.application.source(what) is not None for what in started):
+        return
+    for copy in facts.up_to(stage.instructions[-1], "COPY"):
+        flag = copy.flag("from")
+        source = facts.document.stage_named(flag.value or "") if flag is not None else None
+        for brought in (c for s in source.ancestry for c in facts.copies(s)) if source is not None else ():
+            yield from (file for file in facts.files_of(brought) if _SOURCE.search(file))
+
+
+def _checks(facts: Facts, stage: Stage, owned: _Ownership) -> Iterator[Check]:
     application = facts.application(stage)
     computed = [seen for path, seen in application.writes if path is None]
     claim = "the paths that the program writes are known"
     yield Check(claim, holds=None if computed else True, evidence=tuple(computed[:1]))
     yield application.is_explained
+    writing = next(
+        (path for path in _built(facts, stage) if not path.endswith(".go") and _WRITES.search(facts.context.read(path) or "")),
+        None,
+    )
+    if writing is not None:
+        seen = facts.seen_in(writing, "is built in another stage, and writes")
+        yield Check("the paths that the built sources write are known", holds=None, evidence=(seen,))
+    for run in facts.shipped_runs() if owned.folders else ():
+        started = next((s for s in started_by(facts, run) if s.how in (How.PYTHON, How.NODE)), None)
+        if started is not None:
+            claim = "no file that a RUN leaves behind, and that is root's, is written"
+            yield Check(claim, holds=None, evidence=(started.seen,))
     unread = next((s for s in application.programs if posixpath.basename(s.what or "") in _UNREAD), None)
     if unread is not None:
         claim = f"what the sources of {unread.what} write and listen on is known"
