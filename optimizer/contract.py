@@ -142,7 +142,7 @@ def broken_promises(before: Facts, after: Facts, rewrites: Iterable[Rewrite]) ->
     for aspect, entries_before in old.items():
         names = {text.partition("=")[0] for text in declared[aspect]}
         is_single = aspect in implied or (aspect in _SINGLE and bool(declared[aspect]))
-        for name in {*entries_before, *new[aspect]}:
+        for name in dict.fromkeys((*entries_before, *new[aspect])):
             if entries_before.get(name) != new[aspect].get(name) and name not in names and not is_single:
                 was, now = entries_before.get(name, "not set"), new[aspect].get(name, "not set")
                 found.append(f"the image's {aspect.value} {name}".rstrip() + f" changed from {was} to {now}")

@@ -35,9 +35,24 @@ if TYPE_CHECKING:
     from optimizer.rewrite import Evidence
 
 _LISTS = re.compile(r"rm -rf? (/var/lib/apt/lists/?\*?( /tmp/\*| /var/tmp/\*)*|/var/cache/apt\S*)$")
+_RELEASES = ("bullseye", "bookworm", "trixie")
 _OWN = frozenset("pip pip3 python python3 node npm npx yarn corepack go ruby gem bundle php composer cargo java".split())
+# Words of Debian, and of glibc, that mean nothing there: in the Dockerfile, and in scripts and settings that are copied.
+_OF_DEBIAN = re.compile(
+    r"\bwww-data\b|/etc/apt\b|/usr/lib/(x86_64|aarch64)-linux-gnu|\bLD_(PRELOAD|LIBRARY_PATH)\b|/usr/share/zoneinfo|\bsudo\b"
+    r"|/usr/bin/(bash|tini|python3)\b|\bONBUILD\b|\bCGO_ENABLED=1\b|/etc/localtime|\bxargs apt|\bplaywright\b|\b(ctypes|cffi)\b"
+    r"|\bdate [^|;&\n]*(-d|--date|%N)|\bhostname -[iI]\b|\bfind [^|;&\n]*-(printf|regextype)\b|\bxargs [^|;&\n]*-[da]\b"
+    r"|\bsed [^|;&\n]*-[a-z]*[zs]\b|\bgrep [^|;&\n]*-[A-Za-z]*P"
+)
+_SYSTEM_USER = re.compile(
+    r"\b(?:useradd|adduser)\b[^&|;\n]*(?:-r|--system)\b[^&|;\n]*?\s([a-z]\w*)\s*(?=&&|;|\\|$)", re.MULTILINE
+)
+_BASH_ELSEWHERE = re.compile(r"\bbash\b")
+_SCRIPTS = re.compile(r"\.(sh|bash|py)$|(^|/)(package\.json|[^./]+)$")
+# Folders whose files no C library has a part in.
+_STATIC = re.compile(r"/(dist|build|public|static|out|html)/?(\s|$)")
 # Options that busybox programs lack, or understand in another way.
-_OF_GNU = re.compile(r"--\w|-[A-Za-z]*P$")
+_OF_GNU = re.compile(r"--\w|-[A-Za-z]*P[A-Za-z]*$")
 # What differs and no build shows.
 _CAVEATS = (
     "musl resolves names and sizes thread stacks in its own way: try it under load and in your own network",
@@ -70,7 +85,13 @@ class UseAlpineBase:
             yield Refusal(self, reason, (facts.seen(root.base, "is built on Debian"),))
             return
         name, tag = split(root.image)
-        reference, reason = variant(f"{name}:{tag.partition('-')[0]}", "alpine")
+        version, _, rest = tag.partition("-")
+        pins = "@" in root.image or re.search(r"rc|alpha|beta", tag) is not None
+        bare = "latest" if version in ("slim", *_RELEASES) else version
+        if pins or (set(rest.split("-")) - {"", "slim", *_RELEASES}):
+            yield Refusal(self, f"{tag} names one image, and which Alpine image would be the same is not known", ())
+            return
+        reference, reason = variant(f"{name}:{bare}", "alpine")
         here = facts.seen(root.base, "is built on Debian")
         if not reference:
             yield Refusal(self, reason, (here,))
@@ -148,8 +169,17 @@ def _with_packages(translated: list[_Translated], names: tuple[str, ...]) -> tup
 def _checks(facts: Facts, base: Image, runs: tuple[Instruction, ...]) -> Iterator[Check]:
     assert facts.target is not None
     application = facts.application(facts.target)
+    yield from _debian_words(facts)
     yield from application.unknown
     yield application.is_explained
+    for copy in facts.up_to(facts.target.instructions[-1], "COPY"):
+        flag = copy.flag("from")
+        source = facts.document.stage_named(flag.value or "") if flag is not None else None
+        found = facts.image(source) if source is not None else None
+        is_other = flag is not None and source not in facts.shipped and (found is None or found.libc == "glibc")
+        if flag is not None and is_other and _STATIC.search(copy.value) is None:
+            seen = facts.seen(copy, "brings it")
+            yield Check(f"what comes from {flag.value} may be built for glibc", holds=False, evidence=(seen,))
     for run in runs:
         inside = Application(facts, run)
         for placed in facts.placed(run) or ():
@@ -166,6 +196,28 @@ def _checks(facts: Facts, base: Image, runs: tuple[Instruction, ...]) -> Iterato
                 else check
             )
         yield from libc_bound(facts, inside, run)
+
+
+def _debian_words(facts: Facts) -> Iterator[Check]:
+    """Words that only Debian knows, in the Dockerfile, in what it copies, and in probes of Kubernetes beside it."""
+    assert facts.target is not None
+    for instruction in facts.up_to(facts.target.instructions[-1]):
+        if match := _OF_DEBIAN.search(facts.document.raw(instruction)):
+            seen = facts.seen(instruction, f"names {match[0]}")
+            yield Check(f"`{match[0][:40]}` is not known to work on Alpine", holds=False, evidence=(seen,))
+    text = facts.document.source.text
+    own = next((n for n in _SYSTEM_USER.findall(text) if re.search(rf"\b{re.escape(n)}:{re.escape(n)}\b", text)), None)
+    if own is not None:
+        seen = facts.seen(facts.target.base, "is built on Debian")
+        yield Check(f"a system user has no group of its own on Alpine: {own}:{own} would fail", holds=False, evidence=(seen,))
+    followed = {path for path, _ in facts.application(facts.target).sources}
+    for path in dict.fromkeys(f for c in facts.application(facts.target).application.copies for f in facts.files_of(c)):
+        text = facts.context.read(path) or "" if _SCRIPTS.search(path) and "node_modules/" not in path else ""
+        match = _OF_DEBIAN.search(text)
+        match = match or (_BASH_ELSEWHERE.search(text) if path in followed or path.endswith("package.json") else None)
+        if match is not None:
+            seen = facts.seen_in(path, f"names {match[0]}", line=text.count("\n", 0, match.start()) + 1)
+            yield Check(f"`{match[0][:40]}` is not known to work on Alpine", holds=False, evidence=(seen,))
 
 
 def _python_checks(facts: Facts, base: Image, run: Instruction, found: object) -> Iterator[Check]:
@@ -253,6 +305,8 @@ def _command(command: Command) -> list[str] | None:
             return None
         found = list(dict.fromkeys(name for group in names for name in group or ()))
         return [f"apk add --no-cache {' '.join(found)}"] if found else []
+    if command.name in ("echo", "printf") and any("\\" in arg or arg.startswith("-") for arg in command.args):
+        return None  # ash reads backslashes where dash and bash do not
     if command.name in ("useradd", "adduser", "groupadd", "addgroup"):
         return _person(command)
     if command.name in table("alpine")["busybox"] and any(_OF_GNU.match(arg) for arg in command.args):
@@ -284,8 +338,8 @@ def _person(command: Command) -> list[str] | None:
         option, equals, value = arg.partition("=")
         if option in options and (equals or args):
             value = value if equals else args.pop(0)
-            if options[option] == "-G" and value.isdecimal():
-                return None  # busybox takes a group by its name alone
+            if (options[option] == "-G" and re.match(r"[\d$]", value)) or (group and re.match(r"\d{1,3}$", value)):
+                return None  # busybox takes a group by its name alone; low numbers are taken there
             out += [options[option], value]
         elif arg in ("-r", "--system"):
             out.append("-S")

@@ -195,13 +195,13 @@ def _started_use(app: AppFacts, project: Project, dev: frozenset[str]) -> Check 
     words = [(word, started.seen) for started in app.programs for word in started.words]
     words += [(started.what, started.seen) for started in app.programs if started.what is not None]
     for word, seen in (*words, *((option, base) for option in options)):
-        for name in {
+        for name in (
             word,
             word.partition("=")[2],
             _package_of(word),
             tool_package(word),
             tool_package(posixpath.basename(word)),
-        }:
+        ):
             if name in dev:
                 line = app.application.line(manifest, f'"{name}"', "is a development dependency")
                 claim = f"`{word}` is used in the image, and comes with a development dependency"

@@ -158,7 +158,7 @@ class SlimNeeds:
             elif _LINKS.match(placed.command.name or ""):
                 self._linked_elsewhere(placed.command.name or "", copy)
             project = application.project(placed, "package.json") if is_project_install(placed) else None
-            for package in project_packages(project) if project is not None else ():
+            for package in sorted(project_packages(project)) if project is not None else ():
                 self._node_needs(package, copy)
 
     def _linked_elsewhere(self, what: str, copy: Instruction) -> None:
@@ -210,7 +210,7 @@ class SlimNeeds:
         """What one command of the build installs, removes or compiles."""
         if {"purge", "remove", "autoremove"} & set(placed.command.args) and placed.command.name in ("apt", "apt-get"):
             seen = self.facts.seen_command(run, placed.command, "removes it")
-            for name in self.lost.intersection(placed.command.args) - self.own.keys():
+            for name in sorted(self.lost.intersection(placed.command.args) - self.own.keys()):
                 self.missing.checks.append(
                     Check(f"{name} is removed in the build, and the slim image lacks it", holds=False, evidence=(seen,))
                 )

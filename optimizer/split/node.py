@@ -286,6 +286,10 @@ class _Node(Strategy):
         here = self.facts.seen(self.stage.base, "is the base")
         if image(name) is None:
             return Obstacle(f"there is no distroless image of Node {major or base.tag} that is maintained", (here,))
+        if base.libc != "glibc":
+            return Obstacle("packages that are built for musl do not run on Debian", (here,))
+        if re.fullmatch(r"\d+\.\d+.*", base.version or ""):
+            return Obstacle(f"distroless images have the newest Node {major} alone, and {base.version} is pinned", (here,))
         if self.app.shells:
             return Obstacle("something is started through a shell", self.app.shells[:1])
         other = next((p for p in self.app.programs if p is not self.app.programs[0] or p.what != "node"), None)
@@ -294,11 +298,20 @@ class _Node(Strategy):
         user = self.stage.last("USER")
         if user is not None and not re.fullmatch(r"\d+(:\d+)?", user.value):
             return Obstacle(f"the user {user.value} is not in that image", (self.facts.seen(user, "names it"),))
+        owned = next((i for i in self.stage.body if (f := i.flag("chown")) is not None and "node" in (f.value or "")), None)
+        if owned is not None:
+            return Obstacle("the user node is not in that image", (self.facts.seen(owned, "names it"),))
+        if "/home/node" in self.facts.document.source.text:
+            return Obstacle("/home/node is not in that image", (here,))
+        named = (s for s in self.facts.context.services if s.user is not None and not re.fullmatch(r"\d+(:\d+)?", s.user))
+        if (service := next(named, None)) is not None:
+            return Obstacle(f"service {service.name} runs as {service.user}, who may not be in that image", (here,))
         command, entry = self.stage.last("CMD"), self.stage.last("ENTRYPOINT")
         words = command.exec_form if command is not None else None
         if entry is not None or not words or words[0] != "node":
             return Obstacle("the image does not simply start node", (here,))
-        if (check := self.stage.last("HEALTHCHECK")) is not None:
+        check = self.stage.last("HEALTHCHECK")
+        if check is not None and check.value.strip().upper() != "NONE":
             return Obstacle("node is not on the PATH of a health check there", (self.facts.seen(check, "is the health check"),))
         return f"{name}-debian13"
 
