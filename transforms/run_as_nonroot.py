@@ -56,7 +56,7 @@ _MANAGERS = frozenset("pip pip3 npm yarn pnpm bundle bundler gem composer poetry
 _FOR_ROOT = re.compile(
     r"/root\b|~/|\$HOME\b|pip[\d.]* [^&|;]*install [^&|;]*--user\b|playwright install|nltk\.download|python -m nltk|uv python"
     r"|uv sync [^&|;]*--python"
-    r"|puppeteer|huggingface-cli|rustup|nvm\b|pipx|\.cargo/|(curl|wget) [^|]*\|\s*(ba)?sh|corepack (enable|prepare)"
+    r"|puppeteer|huggingface-cli|rustup|nvm\b|pipx|\.cargo/|(curl|wget) [^|]*\|\s*(ba)?sh"
     r"|git config --global|from_pretrained|snapshot_download"
 )
 _POETRY = re.compile(r"\bpoetry (install|sync)\b")
@@ -67,6 +67,7 @@ _PRIVATE = re.compile(
     r"|\bopenssl (genrsa|genpkey|req)\b"
     r"|\binstall [^&|;]*-m ?0?[1-7]00\b|\bmktemp\b"
 )
+# What decides which users and groups there are: some are deleted, or take the name or number that would be ours.
 _PEOPLE = re.compile(r"\b(deluser|userdel|delgroup|groupdel)\b|\b10001\b|\b(useradd|adduser|addgroup|groupadd)\b[^&|;]*\bapp\b")
 # Sources that give root up, or that need it.
 _AS_ROOT = re.compile(
@@ -75,12 +76,14 @@ _AS_ROOT = re.compile(
     r"|syscall\.(Set[ug]id|Mount|Chroot)|os\.L?[Cc]hown|os\.chroot|AF_PACKET|SOCK_RAW|raw-socket|docker\.from_env|dockerode"
     r"|docker\.sock|client\.NewClientWithOpts|apt-get install|apk add|scapy)\b|/proc/sys/|[\"']pip[\"'], *[\"']install[\"']"
 )
+# What fails where a user has no entry in /etc/passwd.
 _ASKS_FOR_NAME = re.compile(r"\bgetpass\.getuser|\bpwd\.getpw|\bos\.getlogin|\bos\.userInfo\(|\buser\.Current\(")
 _SETTINGS = ("gunicorn.conf.py",)  # which gunicorn reads by itself
 _DROPS_BY_OPTION = frozenset({"--uid", "--gid", "--user", "--group"})
 # Programs whose sources are not read.
 _UNREAD = frozenset("java ruby bundle rails puma rackup sidekiq perl php dotnet Rscript lua elixir mix erl swift".split())
 _SOURCE = re.compile(r"(?<!\.d)\.([cm]?[jt]sx?|py|go)$")
+# Calls by which JavaScript and Python write files.
 _WRITES = re.compile(
     r"\b(writeFile|createWriteStream|appendFile|mkdir|unlink|rename|copyFile|makedirs|write_text|write_bytes)(Sync)?\(|open\([^)]*['\"][wax]b?\+?['\"]"
 )
@@ -151,6 +154,10 @@ class RunAsNonroot:
             ),
             *(self._by_program(started) for started in facts.application(stage).programs),
         )
+        by_corepack = next((s for s in facts.application(stage).programs if s.what in ("pnpm", "yarn")), None)
+        if by_corepack is not None and "corepack" in document.source.text:
+            reason = f"corepack keeps `{by_corepack.what}` in root's own home"
+            return Refusal(self, reason, (by_corepack.seen,))
         low = next(((port, seen) for port, seen in facts.application(stage).ports if port < _PRIVILEGED), None)
         if low is not None:
             return Refusal(self, f"port {low[0]}: {_LOW}", (low[1],))

@@ -57,30 +57,36 @@ _CERTIFICATE_VARIABLES = frozenset(
 )
 # What asks for the certificates of the system by name.
 _SYSTEM_CERTIFICATES = re.compile(r"--use-(openssl|system)-ca|/etc/ssl/certs|\bgetCACertificates\b")
+# Build backends that take the version from git.
 _BY_GIT = re.compile(r"setuptools.scm|hatch-vcs|versioningit|dunamai|\bpbr\b")
+# Programs that sources and scripts name as words: looked up, behind xargs, in a template of zx.
 _STARTED_IN_TEXT = re.compile(
     r"\bwhich\(\s*['\"]([\w.+-]+)|\bxargs (?:-\S+ )*([\w.+-]+)|(?<![\w$])\$`\s*([\w.+-]+)|\bcommand -v ([\w.+-]+)"
 )
+# What reads the documentation that slim images of Debian leave out; openjdk's packages install manuals into its folders.
 _DOCUMENTATION = re.compile(r"/usr/share/(doc|man|info|locale|groff)\b|\bman-db\b|\bopenjdk-(8|11)-\w+|\bman -")
+# Sources that call a compiler when they run.
 _COMPILES_LATER = re.compile(r"\btorch\.compile\b|\btorch\.utils\.cpp_extension\b|@triton\.jit\b|\bpyximport\b|\bffi\.verify\(")
 _TK = re.compile(r"['\"](TkAgg|TkCairo)['\"]")
+# Programs whose sources are not read.
 _UNREAD = frozenset("ruby bundle rails puma rackup rake sidekiq perl plackup php lua Rscript".split())
 _PROGRAM_PATH = re.compile(r"(?<![\w.-])/(?:usr/)?s?bin/(?P<name>[\w.+-]+)")
 # Files that belong to packages of the full image alone.
 _OF_THE_FULL_IMAGE = re.compile(r"/etc/ImageMagick|/usr/share/mime\b|/usr/include/|/etc/mercurial|/etc/subversion")
 # Programs that tar hands an archive to.
 _ARCHIVES = (("xz", r"\.t?xz\b", "J"), ("bzip2", r"\.(tbz2?|bz2)\b", "j"), ("zstd", r"\.t?zst\b", ""))
-# Programs that look another one up, or start it from their arguments.
 # Names in Gemfile.lock and in Cargo.lock.
 _LOCKED = re.compile(r'^ +([\w-]+) \(|^name = "([\w-]+)"', re.MULTILINE)
 # Images that bring programs which are linked statically.
 _BRINGS_ALL = re.compile(r"(^|/)(uv|busybox|static-[\w-]+|buildx-bin|dumb-init|tini-static)(:|@|$)")
 # Programs that link others with libraries of their image.
 _LINKS = re.compile(r"^(gcc|g\+\+|cc|c\+\+|clang|make|cmake|ninja|cargo|rustc|meson|ghc|stack|swift|crystal|nim)$")
+# Gems and crates that compile C when they are installed.
 _NATIVE_GEMS = frozenset(
     "pg mysql2 puma bcrypt bootsnap nio4r msgpack bigdecimal racc date json ffi-compiler hiredis rmagick".split()
 )
 _NATIVE_CRATES = frozenset({"openssl-sys", "libsqlite3-sys", "pq-sys", "mysqlclient-sys", "libz-sys", "curl-sys", "cmake"})
+# Programs that look another one up, or start it from their arguments.
 _STARTERS = frozenset("which type command xargs timeout nice nohup stdbuf setsid chroot time watch eval trap find env".split())
 _OTHER_INSTALLS = re.compile(
     r"^(gem|bundle|bundler|composer|cargo|conda|mamba|R|Rscript|cpan|cpanm|luarocks|go|mvn|gradle|dotnet)$"
@@ -231,8 +237,7 @@ class SlimNeeds:
             self.missing.checks.append(Check(claim, holds=False if native else None, evidence=(seen,)))
         package = application.project(placed, "package.json") if is_project_install(placed) else None
         for command, line in install_commands(package) if package is not None else ():
-            if package_of(command, self.base.release) in self.lost:
-                self._program(command, line, run)
+            self._mentioned(command, line, run)
 
     def _native_dependency(self, placed: Placed, application: Application) -> str | None:
         """A gem or crate that compiles against what the slim image lacks, of those that a command names or locks."""
@@ -256,16 +261,17 @@ class SlimNeeds:
                     self._program(program, seen, run)
         elif name in _STARTERS:
             for word in re.findall(r"[\w./+-]+", text):
-                package = package_of(posixpath.basename(word), self.base.release)
-                if package is not None and package in self.lost:
-                    self._program(word, seen, run)
+                self._mentioned(word, seen, run)
+
+    def _mentioned(self, word: str, seen: Evidence, run: Instruction | None) -> None:
+        """A word that may be a program: only one of the packages that the slim image lacks is taken for one."""
+        if package_of(posixpath.basename(word), self.base.release) in self.lost:
+            self._program(word, seen, run)
 
     def _look_at_text(self, text: str, seen: Evidence, run: Instruction | None) -> None:
         """Paths and options in a RUN or in a source that name what only the full image has."""
-        for match in _PROGRAM_PATH.finditer(text):
-            self._program(match["name"], seen, run)
-        for match in _STARTED_IN_TEXT.finditer(text):
-            self._program(next(filter(None, match.groups())), seen, run)
+        for match in (*_PROGRAM_PATH.finditer(text), *_STARTED_IN_TEXT.finditer(text)):
+            self._mentioned(next(filter(None, match.groups())), seen, run)
         if (file := _OF_THE_FULL_IMAGE.search(text)) is not None and self.base.has_libraries:
             claim = f"nothing is read below {file[0].rstrip('/')}, which the slim image lacks"
             self.missing.checks.append(Check(claim, holds=None, evidence=(seen,)))
