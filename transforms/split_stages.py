@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optimizer.facts.images import Image, image
+from optimizer.facts.images import image, size_change
 from optimizer.rewrite import Aspect, Refusal, Rewrite, decide
 from optimizer.split import frame, go, node, python
 from optimizer.transform import Meta, Phase
@@ -69,7 +69,7 @@ class SplitStages:
         edits, changes = frame.edits(document, facts, stage, found)
         yield Rewrite(
             self,
-            summary=found.summary + _sizes(base, found.runtime),
+            summary=found.summary + (size_change(base, new) if (new := image(found.runtime)) is not None else ""),
             safety=decision.safety,
             edits=edits,
             evidence=(here, *found.evidence, *decision.evidence),
@@ -80,11 +80,3 @@ class SplitStages:
             held=decision.held,
             implies=found.implies,
         )
-
-
-def _sizes(base: Image, runtime: str) -> str:
-    """What the two bases weigh, where the table knows."""
-    new = image(runtime)
-    if new is None or new.megabytes is None or base.megabytes is None or new.megabytes >= base.megabytes:
-        return ""
-    return f": {base.megabytes:.0f} MB -> {new.megabytes:.0f} MB before your layers (table of {new.date})"

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from optimizer.contract import plain_entry
 from optimizer.dockerfile.edit import Edit, Span
 from optimizer.facts.commands import apt_install
-from optimizer.facts.images import Image, architectures, image, variant
+from optimizer.facts.images import Image, architectures, image, size_change, variant
 from optimizer.facts.slim import Missing, SlimNeeds, affected, apt_layer, installs
+from optimizer.facts.state import is_root
 from optimizer.layers import commands_in, insert_words
 from optimizer.rewrite import Aspect, Change, Check, Evidence, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from optimizer.dockerfile.document import Document, Stage
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts import Facts
 
 _HARMLESS = frozenset({"apt-get", "apt", "set", "export", "rm", "mkdir", ""})
@@ -107,11 +109,8 @@ def _why(new: Image) -> str:
 
 
 def _summary(base: Image, new: Image, old: str, reference: str, missing: Missing) -> str:
-    sizes = ""
-    if base.megabytes is not None and new.megabytes is not None:
-        sizes = f": {base.megabytes:.0f} MB -> {new.megabytes:.0f} MB before your layers (table of {new.date})"
     added = f"; {' and '.join(sorted(missing.packages))} installed by name" if missing.packages else ""
-    return f"{old} -> {reference}{sizes}{added}"
+    return f"{old} -> {reference}{size_change(base, new)}{added}"
 
 
 def _distinct(missing: Missing) -> tuple[Evidence, ...]:
@@ -153,6 +152,11 @@ def _jdk_checks(document: Document, facts: Facts) -> Iterator[Check]:
     yield Check("the program neither compiles Java nor attaches to another (JSP, Groovy, an agent)", holds=None)
 
 
+def _is_by_root(facts: Facts, instruction: Instruction) -> bool:
+    user = facts.state(instruction).user
+    return user is None or is_root(user)
+
+
 def _goes_above(text: str, keyword: str) -> bool:
     """Whether an instruction may, or must, stand above the layer that installs what is missing."""
     if keyword == "ENV":
@@ -173,7 +177,7 @@ def _install(document: Document, facts: Facts, root: Stage, missing: Missing) ->
                 break  # it may take what is missing, above the install
             if install is None or not installs(command) or not install.packages:
                 continue
-            if facts.state(run).user not in (None, "root", "0"):
+            if not _is_by_root(facts, run):
                 continue
             names = tuple(sorted(missing.packages))
             index = next(i for i, word in enumerate(command.words) if word.text == install.packages[0])
@@ -181,7 +185,7 @@ def _install(document: Document, facts: Facts, root: Stage, missing: Missing) ->
             return list(edits), Change(Aspect.COMMANDS, removed=(str(command),), added=(text,))
         break  # an install further down would come too late for this RUN
     at = next((i for i in root.body if not _goes_above(document.raw(i), i.keyword)), None)
-    if at is not None and facts.state(at).user not in (None, "root", "0"):
+    if at is not None and not _is_by_root(facts, at):
         return None
     text = apt_layer(facts, missing.packages)
     change = Change(Aspect.COMMANDS, added=commands_in(text.removeprefix("RUN ").replace(document.escape + "\n", "\n")))

@@ -168,10 +168,6 @@ def _git_checks(document: Document, facts: Facts) -> Iterator[Check]:
     for path in _MANIFESTS:
         text = facts.context.read(path)
         if text is not None and (match := _VERSIONED.search(text)):
-            line = text.count("\n", 0, match.start()) + 1
-            yield Check(
-                f"{path} takes the version from git",
-                holds=False,
-                evidence=(facts.seen_in(path, "names it", line=line),),
-            )
+            seen = facts.seen_match(path, match, "names it")
+            yield Check(f"{path} takes the version from git", holds=False, evidence=(seen,))
     yield Check("neither the build nor the application reads .git", holds=None)

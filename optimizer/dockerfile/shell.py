@@ -73,6 +73,11 @@ class Redirect:
     target: str | None
     raw: str = ""
 
+    @property
+    def is_to_a_file(self) -> bool:
+        """Whether it writes to a file, not to a device or to another output."""
+        return ">" in self.operator and not re.match(r"/dev/|&|\d$", self.target or "")
+
 
 @dataclass(frozen=True, slots=True)
 class Command:

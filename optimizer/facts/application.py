@@ -209,7 +209,7 @@ class AppFacts:
     @cached_property
     def is_traced(self) -> bool:
         """Whether `sources` are what the entry points reach, and not simply all that there are."""
-        return self._trace()[1]
+        return self._traced[1]
 
     @cached_property
     def is_read(self) -> bool:
@@ -218,7 +218,7 @@ class AppFacts:
 
     @cached_property
     def _reached(self) -> dict[str, tuple[str, Reading]]:
-        return self._trace()[0]
+        return self._traced[0]
 
     @cached_property
     def _everything(self) -> dict[str, str]:
@@ -232,12 +232,8 @@ class AppFacts:
                         found[file] = container
         return found
 
-    def _trace(self) -> tuple[dict[str, tuple[str, Reading]], bool]:
-        if not hasattr(self, "_traced"):
-            self._traced = self._follow_imports()
-        return self._traced
-
-    def _follow_imports(self) -> tuple[dict[str, tuple[str, Reading]], bool]:
+    @cached_property
+    def _traced(self) -> tuple[dict[str, tuple[str, Reading]], bool]:
         entries = [s for s in self.started if s.how in (How.PYTHON, How.NODE)]
         is_certain = all(s.what is not None and self.application.source(s.what) is not None for s in entries)
         waiting = [(path, s.what) for s in entries if s.what and (path := self.application.source(s.what)) is not None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +15,10 @@ class Service:
     """A service that is built from a Dockerfile.
 
     `file` and `name` say where it stands. `context` and `dockerfile` are paths as the compose file's folder sees them.
-    `checks`, `command` and `entrypoint` are the words of its health check and of what it starts, None where it does not say;
-    `mounts` the container paths of its volumes, `ports` the container ports, `platforms` what it is built for, `target` the
-    stage.
+    `check`, `command` and `entrypoint` are the words of its health check and of what it starts, None where it does not say;
+    `mounts` the container paths of its volumes and of what `watch` writes, `ports` the container ports, `platforms` what it is
+    built for, `target` the stage, `privileges` the keys by which it asks for more than a container has, `arguments` the names
+    of its build arguments.
     """
 
     file: str
@@ -108,11 +108,3 @@ def _mount(volume: Any) -> str | None:
         return str(volume["target"]) if volume.get("target") else None
     parts = re.sub(r"\$\{[^}]*\}", "X", str(volume)).split(":")
     return next((part for part in parts[1:] if part.startswith("/")), None) or (parts[0] if len(parts) == 1 else None)
-
-
-def builds(service: Service, folder: str, context: str, dockerfile: str) -> bool:
-    """Whether `service`, of a compose file in `folder`, builds `dockerfile` in `context`; all below one root."""
-    where = posixpath.normpath(posixpath.join(folder, service.context))
-    return where == posixpath.normpath(context or ".") and posixpath.normpath(posixpath.join(where, service.dockerfile)) == (
-        posixpath.normpath(posixpath.join(context, dockerfile))
-    )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from optimizer.facts.facts import Facts
 
 
-_ARCHIVE = re.compile(r"\.(tar|tgz|tbz2?|txz|gz|bz2|xz|zst)(\.\w+)?$", re.IGNORECASE)
+ARCHIVE = re.compile(r"\.(tar|tgz|tbz2?|txz|gz|bz2|xz|zst)(\.\w+)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _copy(facts: Facts, instruction: Instruction) -> Copy:
     placements = None if unknown or folder is None else _placements(facts, known, destination, folder)
     if placements is None and not unknown:
         unknown = "what it copies is not in the build context"
-    unpacks = instruction.keyword == "ADD" and any(_ARCHIVE.search(p.source) for p in placements or ())
+    unpacks = instruction.keyword == "ADD" and any(ARCHIVE.search(p.source) for p in placements or ())
     roots = _roots(facts, placements) if placements is not None and not unpacks else (folder or "/",)
     return Copy(instruction, tuple(sources), destination, folder, placements, roots, unknown)
 

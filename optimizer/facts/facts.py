@@ -325,6 +325,10 @@ class Facts:
         excerpt = source.line(index).strip()
         return Evidence(Location(self.document.path, source.origin(offset), column), claim, excerpt)
 
+    def seen_match(self, path: str, match: re.Match[str], claim: str) -> Evidence:
+        """The line of a file of the build context that a pattern was found in, and what it says."""
+        return self.seen_in(path, claim, line=match.string.count("\n", 0, match.start()) + 1)
+
     def seen_in(self, path: str, claim: str, *, line: int = 1, excerpt: str = "") -> Evidence:
         """A line of a file of the build context, and what it says."""
         return Evidence(Location(self.context.shown(path) or ".", line), claim, excerpt)

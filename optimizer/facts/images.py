@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+DISTROLESS = "gcr.io/distroless/"
 _LIBRARY = re.compile(r"^(?:(?:index\.)?docker\.io/)?(?:library/)?(?P<name>[a-z0-9][a-z0-9._-]*)$")
 _DISTROLESS = re.compile(r"^(?P<name>gcr\.io/distroless/[a-z0-9-]+?)(?:-(?P<release>debian\d+))?$")
-_RELEASES = (
+RELEASES = (
     "buster",
     "bullseye",
     "bookworm",
@@ -113,7 +114,7 @@ def image(reference: str) -> Image | None:
         None if certificates is None else kind in certificates,
         _packages(buildpack) | frozenset(entry.get("variants", {}).get(kind, {}).get("packages", ())),
         buildpack == "full",
-        "65532" if key.startswith("gcr.io/distroless/") and "nonroot" in words else str(entry.get("user", "")),
+        "65532" if is_distroless(key) and "nonroot" in words else str(entry.get("user", "")),
         entry.get("users", {}),
         entry.get("env", {}),
         tuple(entry.get("volumes", ())),
@@ -149,10 +150,10 @@ def variant(reference: str, kind: str) -> tuple[str, str]:
         return "", "a digest pins the image: its variant has another one"
     words = tag.split("-")
     version, rest = words[0], [word for word in words[1:] if word not in ("jdk", "full")]
-    release = next((word for word in rest if word in _RELEASES), None)
+    release = next((word for word in rest if word in RELEASES), None)
     if [word for word in rest if word != release]:
         return "", f"the tag {tag} is one of several kinds, and has no {kind} variant that is known"
-    if version in ("latest", "full") or (version in _RELEASES and short != "debian"):
+    if version in ("latest", "full") or (version in RELEASES and short != "debian"):
         tagged = pattern.get("bare") if release is None and version == "latest" and short != "debian" else None
     elif release is not None:
         tagged = (
@@ -225,6 +226,18 @@ def split(reference: str) -> tuple[str, str]:
     return head, tag
 
 
+def is_distroless(reference: str) -> bool:
+    """Whether an image is one of the distroless ones: no shell and no package manager."""
+    return reference.startswith(DISTROLESS)
+
+
+def size_change(base: Image, new: Image) -> str:
+    """What two bases weigh, to stand behind what is replaced; "" where that is not known, or the new one is no smaller."""
+    if new.megabytes is None or base.megabytes is None or new.megabytes >= base.megabytes:
+        return ""
+    return f": {base.megabytes:.0f} MB -> {new.megabytes:.0f} MB before your layers (table of {new.date})"
+
+
 def is_windows(reference: str) -> bool:
     """Whether an image is a Windows base, by its well-known names."""
     return re.search(r"windows|nanoserver|servercore", reference, re.IGNORECASE) is not None
@@ -233,7 +246,7 @@ def is_windows(reference: str) -> bool:
 def _release(tag: str, entry: dict[str, Any]) -> str | None:
     """The release of the distribution: named in the tag, or that of the version by the table; None for what is older."""
     words = tag.split("-")
-    if named := next((word for word in words if word in _RELEASES), None):
+    if named := next((word for word in words if word in RELEASES), None):
         return named
     version = _VERSION.match(words[0])
     is_complete = version is not None and version[0].count(".") == 2

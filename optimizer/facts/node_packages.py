@@ -215,15 +215,14 @@ def _started_use(app: AppFacts, project: Project, dev: frozenset[str]) -> Check 
 
 def _named_use(app: AppFacts, dev: frozenset[str]) -> Check | None:
     """A file of the image that names a development dependency: a module, a preset, a view engine, a served folder."""
-    reached = {path for path, _ in app.sources}
-    for path in dict.fromkeys((*reached, *_settings_files(app))):
+    for path in dict.fromkeys((*(path for path, _ in app.sources), *_settings_files(app))):
         text = app.facts.context.read(path) or ""
         for match in _NAMES.finditer(text):
             name = _package_of(match["name"].partition("node_modules/")[2] or match["name"])
             line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
             is_type = re.match(r"\s*((import|export)\s+type\b|//|/?\*)", line) is not None
             if name in dev and not is_type and not name.startswith("@types/"):
-                seen = app.facts.seen_in(path, f"names {name}", line=text.count("\n", 0, match.start()) + 1)
+                seen = app.facts.seen_match(path, match, f"names {name}")
                 claim = f"{name} is named at run time, and is a development dependency"
                 return Check(claim, holds=False, evidence=(seen,))
     return None

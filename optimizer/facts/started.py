@@ -386,7 +386,7 @@ def _file_targets(command: Command) -> Iterator[str]:
     """The files that a command of a shell script makes, changes or deletes."""
     args = [a for a in command.args if not a.startswith(("-", "+"))]
     for redirect in command.redirects:
-        if ">" in redirect.operator and not re.match(r"/dev/|&|\d$", redirect.target or ""):
+        if redirect.is_to_a_file:
             yield redirect.target or "$"
     if command.name in ("mkdir", "touch", "rm"):
         yield from args

@@ -149,3 +149,8 @@ def after(state: State, instruction: Instruction, preamble: Mapping[str, str | N
     if keyword == "SHELL":
         return replace(state, shell=instruction.exec_form or ())
     return state
+
+
+def is_root(user: str | None) -> bool:
+    """Whether `user`, as USER or a compose file has it, is root, whatever its group; None (nobody says) is not."""
+    return (user or "").partition(":")[0] in ("root", "0")

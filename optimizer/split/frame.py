@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from optimizer.contract import entries
 from optimizer.dockerfile.edit import Edit, Span
 from optimizer.facts.commands import apt_install, is_apt
+from optimizer.facts.copies import ARCHIVE
 from optimizer.facts.manifests import Application
 from optimizer.facts.slim import apt_layer
 from optimizer.layers import commands_in
@@ -31,17 +32,14 @@ if TYPE_CHECKING:
 
 # What an image promises whoever runs it, and no RUN reads.
 PROMISES = frozenset({"CMD", "ENTRYPOINT", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "STOPSIGNAL", "VOLUME"})
-
-
+# What no file tells of a split whose runtime image still has a shell.
+USED_BY_HAND = ("nobody uses in the image what only the builder has (docker exec, tests, a debugger)",)
+BUILDER = "build"
 _STEP = re.compile(r"(\s|#.*\n)*(COPY|ADD|RUN)\b", re.IGNORECASE)
 _SETTING = re.compile(r"(\s|#.*\n)*(WORKDIR|ENV|ARG)\b", re.IGNORECASE)
 
-
-BUILDER = "build"
-
-
-_ARCHIVE = re.compile(r"\.(tar|tgz|tbz2?|txz|gz|bz2|xz|zst)(\.\w+)?$", re.IGNORECASE)
-_AWKWARD = re.compile(r"[\s\[\]*?\"'$\\<]")
+# Names that a COPY could not have as they stand.
+AWKWARD = re.compile(r"[\s\[\]*?\"'$\\<]")
 _REFERENCE = re.compile(r"\$\{?(\w+)")
 
 
@@ -141,14 +139,21 @@ class Strategy:
             here = self.facts.seen(copy.instruction, "copies it")
             if copy.placements is None:
                 return Obstacle(f"what the copies bring is not known: {copy.unknown}", (here,))
-            if copy.instruction.keyword == "ADD" and any(_ARCHIVE.search(source) for source in copy.sources):
+            if copy.instruction.keyword == "ADD" and any(ARCHIVE.search(source) for source in copy.sources):
                 return Obstacle("an archive is unpacked into the image", (here,))
             owner = copy.instruction.flag("chown")
             if owner is not None and not re.fullmatch(f"({names})(:({names}))?", owner.value or ""):
                 return Obstacle("the owner of a copy is a user that the runtime image would not have", (here,))
-            if any(_AWKWARD.search(placement.source) for placement in copy.placements):
+            if any(AWKWARD.search(placement.source) for placement in copy.placements):
                 return Obstacle("a file that is copied has a name with blanks or wildcards", (here,))
         return None
+
+    def cross_built(self) -> Obstacle | None:
+        """A builder that runs on another platform than the image."""
+        platform = self.stage.base.flag("platform")
+        if platform is None or "$" not in (platform.value or ""):
+            return None
+        return Obstacle("the builder is for another platform than the image", (self.facts.seen(self.stage.base, "is it"),))
 
     def linked(self) -> Check | None:
         """That no link among the sources leads to something that is left out, where there is one."""
@@ -168,7 +173,7 @@ class Strategy:
 
 def writes_a_file(command: Command) -> bool:
     """Whether a command redirects what it says into a file."""
-    return any(">" in r.operator and not re.match(r"/dev/|&|\d$", r.target or "") for r in command.redirects)
+    return any(redirect.is_to_a_file for redirect in command.redirects)
 
 
 def obstacle(document: Document, facts: Facts, stage: Stage) -> Obstacle | None:

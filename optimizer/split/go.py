@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from optimizer.dockerfile.edit import Edit, Span
 from optimizer.facts import go, go_sources
 from optimizer.facts.commands import apt_install, is_apt
-from optimizer.facts.images import architectures
+from optimizer.facts.images import DISTROLESS, architectures
 from optimizer.facts.packages import (
     base_programs,
     go_programs,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 BASES = frozenset({"golang"})
 BEST = Safety.SAFE
 UNPROVEN: tuple[str, ...] = ()
-STATIC, DYNAMIC = "gcr.io/distroless/static", "gcr.io/distroless/base"
+STATIC, DYNAMIC = f"{DISTROLESS}static", f"{DISTROLESS}base"
 # Variables that only the go command and apt read.
 _BUILD_ONLY = frozenset(
     """CGO_ENABLED GOOS GOARCH GOARM GOAMD64 GOFLAGS GOPROXY GOPRIVATE GONOSUMDB GONOSUMCHECK GOSUMDB GONOPROXY GO111MODULE

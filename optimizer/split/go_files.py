@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from optimizer.dockerfile.patterns import clean
 from optimizer.facts.uses import ANYTHING, Act, folder
 from optimizer.rewrite import Check
-from optimizer.split.frame import Obstacle, from_context
+from optimizer.split.frame import AWKWARD, Obstacle, from_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,6 @@ _PAPERS = re.compile(
     r"|go\.(mod|sum|work)|[^/]*\.go|[^/]*\.md|(docker-)?compose[^/]*\.ya?ml|\.golangci[^/]*|\.github|\.idea|\.vscode|vendor)$",
     re.IGNORECASE,
 )
-_AWKWARD = re.compile(r"[\s\[\]*?\"'$\\<]")
 
 
 class Files:
@@ -53,7 +52,7 @@ class Files:
         wanted, everything = self._wanted()
         for copy in self.stage.application.copies:
             for source, container in self._roots(copy, None if everything or self._is_outside(copy) else wanted):
-                if _AWKWARD.search(source) or _AWKWARD.search(container):
+                if AWKWARD.search(source) or AWKWARD.search(container):
                     seen = self.stage.facts.seen_in(source, "would have to be copied by name")
                     return Obstacle("a file that it reads has a name with blanks or wildcards", (seen,))
                 self._add(copy, source, container)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from optimizer.contract import entries, exec_entry
-from optimizer.facts.images import image, variant
+from optimizer.facts.images import DISTROLESS, image, is_distroless, variant
 from optimizer.facts.manifests import Application, Project
 from optimizer.facts.node import is_berry, is_project_install, parse_json
 from optimizer.facts.node_packages import dependencies, development_in_scripts, development_use
@@ -19,6 +19,7 @@ from optimizer.facts.started import How
 from optimizer.layers import commands_in
 from optimizer.rewrite import Aspect, Check, Safety
 from optimizer.split.frame import (
+    USED_BY_HAND,
     Fate,
     Line,
     Obstacle,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 BASES = frozenset({"node"})
 BEST = Safety.UNSAFE
-UNPROVEN = ("nobody uses in the image what only the builder has (docker exec, tests, a debugger)",)
+UNPROVEN = USED_BY_HAND
 _BUILD_INPUTS = re.compile(
     r"(^|/)(tsconfig[^/]*\.json|[^/]*\.tsbuildinfo|package-lock\.json|npm-shrinkwrap\.json|yarn\.lock|pnpm-lock\.yaml|(vite|vitest|webpack|rollup|babel|jest|tailwind|postcss|eslint|prettier|tsup|esbuild|commitlint|playwright|cypress|karma)[^/]*\.config\.[cm]?[jt]s"
     r"|Dockerfile[^/]*|[^/]*\.Dockerfile|\.dockerignore|\.git[^/]*|\.eslint[^/]*|\.prettier[^/]*|\.editorconfig|README[^/]*|LICENSE[^/]*"
@@ -145,10 +146,7 @@ class _Node(Strategy):
             return Obstacle("something runs in front of the install, in the same RUN", (here,))
         if home := next((n for n in dependencies(install.project) if n in _AT_HOME), None):
             return Obstacle(f"{home} keeps its browser in a home folder", (here,))
-        platform = self.stage.base.flag("platform")
-        if platform is not None and "$" in (platform.value or ""):
-            return Obstacle("the builder is for another platform than the image", (self.facts.seen(self.stage.base, "is it"),))
-        return None
+        return self.cross_built()
 
     def _outputs(self, install: _Install) -> dict[str, Evidence] | Obstacle:
         """The folders that the build makes, below the working directory, each with the line that says so."""
@@ -220,12 +218,12 @@ class _Node(Strategy):
         )
         if outputs:
             result.between += list(self._deps_stage(prefix, install))
-        if runtime.startswith("gcr.io/"):
+        if is_distroless(runtime):
             self._started_by_node(result)
         packages = dict(needs.packages) if needs is not None else {}
         own = {n: seen for n, seen in self.installed().items() if not is_build_only(n) and n != "python3"}
         packages |= own
-        if packages and runtime.startswith("gcr.io/"):
+        if packages and is_distroless(runtime):
             name, seen = next(iter(packages.items()))
             return Obstacle(f"{name} is needed at run time, and a distroless image cannot install it", (seen,))
         if packages:
@@ -282,7 +280,7 @@ class _Node(Strategy):
     def _distroless(self, base: Image) -> str | Obstacle:
         """The distroless image with the same major version of Node, or why the application needs more than that."""
         major = (base.version or "").partition(".")[0]
-        name = f"gcr.io/distroless/nodejs{major}"
+        name = f"{DISTROLESS}nodejs{major}"
         here = self.facts.seen(self.stage.base, "is the base")
         if image(name) is None:
             return Obstacle(f"there is no distroless image of Node {major or base.tag} that is maintained", (here,))

@@ -10,9 +10,20 @@ from optimizer.facts.images import image, variant
 from optimizer.facts.manifests import Application
 from optimizer.facts.packages import ALWAYS, in_release, is_build_only, python_package, runtime_libraries
 from optimizer.facts.python_packages import compiled, installed, is_install, requirements
-from optimizer.facts.slim import SlimNeeds
+from optimizer.facts.slim import SlimNeeds, python_version
+from optimizer.facts.state import is_root
 from optimizer.rewrite import Aspect, Change, Check, Safety
-from optimizer.split.frame import Fate, Line, Obstacle, Plan, Strategy, default_fates, from_stage, writes_a_file
+from optimizer.split.frame import (
+    USED_BY_HAND,
+    Fate,
+    Line,
+    Obstacle,
+    Plan,
+    Strategy,
+    default_fates,
+    from_stage,
+    writes_a_file,
+)
 
 if TYPE_CHECKING:
     from optimizer.dockerfile.document import Document, Stage
@@ -24,7 +35,7 @@ if TYPE_CHECKING:
 
 BASES = frozenset({"python"})
 BEST = Safety.UNSAFE
-UNPROVEN = ("nobody uses in the image what only the builder has (docker exec, tests, a debugger)",)
+UNPROVEN = USED_BY_HAND
 ENVIRONMENT = "/opt/venv"
 # Commands beside the install that make nothing which the running image would miss.
 _HARMLESS = frozenset({"cd", "echo", "rm", "set", "true", "", "export"})
@@ -75,8 +86,7 @@ class _Python(Strategy):
 
     def _compiled(self, installs: list[tuple[Instruction, Placed]]) -> list[Requirement]:
         """The requirements that are compiled: no wheel exists for this Python."""
-        match = re.match(r"3\.\d+", self.base.version or "")
-        python = match[0] if match else None
+        python = python_version(self.base)
         return [r for found in self._asked(installs) for r, verdict in compiled(found or (), python) if verdict is False]
 
     # ---------------------------------------------------------------- what stands against it
@@ -87,7 +97,7 @@ class _Python(Strategy):
             if placed.command.name not in ("pip", "pip3", "python", "python3") or _APART.search(str(placed.command)):
                 return Obstacle(f"`{placed.command}` chooses by itself where it installs", (seen,))
         for instruction in prefix:
-            if instruction.keyword == "USER" and instruction.value not in ("root", "0"):
+            if instruction.keyword == "USER" and not is_root(instruction.value):
                 return Obstacle("the packages are installed as another user", (self.facts.seen(instruction, "changes it"),))
             if instruction.keyword == "RUN" and (odd := self._odd_run(instruction)) is not None:
                 return odd
@@ -118,10 +128,7 @@ class _Python(Strategy):
         )
         if login is not None and login.words[0].rpartition("/")[2] in ("sh", "bash"):
             return Obstacle("a login shell sets the PATH anew, without the environment's folder", (login.seen,))
-        platform = self.stage.base.flag("platform")
-        if platform is not None and "$" in (platform.value or ""):
-            return Obstacle("the builder is for another platform than the image", (self.facts.seen(self.stage.base, "is it"),))
-        return None
+        return self.cross_built()
 
     def _odd_run(self, run: Instruction) -> Obstacle | None:
         placed = self.facts.placed(run)
