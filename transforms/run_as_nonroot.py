@@ -1,9 +1,9 @@
 """Run the program as a user who is not root.
 
 Why: A flaw in a program that runs as root gives away the whole container, and every file that is mounted into it.
-Refuses: Ports below 1024, volumes and mounted folders whose files belong to root, entrypoints that need root or give it up
-themselves (gosu, su-exec, s6, cron, chown), the Docker socket, programs that were installed for root, paths that cannot be
-owned, an image that asks for root.
+Refuses: Ports below 1024, volumes and mounted folders whose files belong to root, entrypoints and sources that need root or
+give it up themselves (gosu, su-exec, s6, cron, chown, setuid), the Docker socket, services that compose gives more than a
+container has, programs and files that are root's alone, paths that cannot be owned, an image that asks for root.
 Source: Docker's best practices, "USER"; hadolint DL3002.
 """
 
@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING
 from optimizer.contract import copy_entry, plain_entry
 from optimizer.dockerfile.edit import Edit, Span
 from optimizer.facts.application import started_by
-from optimizer.facts.started import DROPS_ROOT, How
+from optimizer.facts.images import is_distroless
+from optimizer.facts.root import objections
+from optimizer.facts.started import UNREAD, How
+from optimizer.facts.state import is_root
 from optimizer.facts.uses import ANYTHING, folder
 from optimizer.layers import commands_in
 from optimizer.rewrite import Aspect, Change, Check, Evidence, Refusal, Rewrite, Safety, decide
@@ -27,71 +30,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from optimizer.dockerfile.document import Document, Stage
-    from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts import Facts
     from optimizer.facts.copies import Copy
     from optimizer.facts.images import Image
-    from optimizer.facts.started import Started
 
 NUMERIC = "10001:10001"
-_PRIVILEGED = 1024  # ports below it
-_LOW = "below 1024 a program that is not root may not listen everywhere"
-# Low ports as sources and settings write them.
-_LOW_PORT = re.compile(
-    r"""\blisten\(\s*(?P<listen>80|443)\b|\bport["']?\s*[:=]\s*(?P<key>80|443)\b|["'](?:[\w.]*|\[::\]):(?P<address>80|443)["']"""
-    r"""|["']\w*PORT["']\s*[,)]+\s*(?:or\s*)?["']?(?P<default>80|443)\b|PORT\s*(?:\|\||\?\?)\s*(?P<or>80|443)\b""",
-    re.IGNORECASE,
-)
 _OF_DISTROLESS = "65532:65532"
-_DISTROLESS = "gcr.io/distroless/"
-# Images whose entrypoint starts as root and gives it up, or whose program does.
-_DROP_THEMSELVES = frozenset(
-    "nginx httpd postgres mysql mariadb redis mongo caddy haproxy rabbitmq memcached php traefik".split()
-)
-_NEED_ROOT = re.compile(
-    r"^(cron|crond|supervisord|s6-.*|init|runsvdir|systemctl|sshd|iptables|ip6tables|nft|sysctl|mount|chown|chgrp|apt-get|apt|apk|useradd"
-    r"|usermod|groupmod|adduser|setcap|service|docker|dockerd|tcpdump|openvpn|nginx|apache2.*|httpd)$"
-)
-_MANAGERS = frozenset("pip pip3 npm yarn pnpm bundle bundler gem composer poetry uv pipenv cargo".split())
-_FOR_ROOT = re.compile(
-    r"/root\b|~/|\$HOME\b|pip[\d.]* [^&|;]*install [^&|;]*--user\b|playwright install|nltk\.download|python -m nltk|uv python"
-    r"|uv sync [^&|;]*--python"
-    r"|puppeteer|huggingface-cli|rustup|nvm\b|pipx|\.cargo/|(curl|wget) [^|]*\|\s*(ba)?sh"
-    r"|git config --global|from_pretrained|snapshot_download"
-)
-_POETRY = re.compile(r"\bpoetry (install|sync)\b")
-_POETRY_PLACE = re.compile(r"virtualenvs\.(create|in-project|path)|POETRY_VIRTUALENVS_")
-# What makes files that only their owner reads.
-_PRIVATE = re.compile(
-    r"\bchmod (-R )?(0?[1-7]00|[ug]*o-r\w*|go-\w+)\b|--chmod=0?[1-7]00\b|\bumask 0?[0-7]?77\b|\bssh-keygen\b"
-    r"|\bopenssl (genrsa|genpkey|req)\b"
-    r"|\binstall [^&|;]*-m ?0?[1-7]00\b|\bmktemp\b"
-)
-# What decides which users and groups there are: some are deleted, or take the name or number that would be ours.
-_PEOPLE = re.compile(r"\b(deluser|userdel|delgroup|groupdel)\b|\b10001\b|\b(useradd|adduser|addgroup|groupadd)\b[^&|;]*\bapp\b")
-# Sources that give root up, or that need it.
-_AS_ROOT = re.compile(
-    r"\b(os\.set(re|res)?[ug]id|os\.(initgroups|setgroups|l?chown|fchown|mknod|mount)|shutil\.chown|process\.set[ug]id|chownSync"
-    r"|fs\.l?chown"
-    r"|syscall\.(Set[ug]id|Mount|Chroot)|os\.L?[Cc]hown|os\.chroot|AF_PACKET|SOCK_RAW|raw-socket|docker\.from_env|dockerode"
-    r"|docker\.sock|client\.NewClientWithOpts|apt-get install|apk add|scapy)\b|/proc/sys/|[\"']pip[\"'], *[\"']install[\"']"
-)
 # What fails where a user has no entry in /etc/passwd.
 _ASKS_FOR_NAME = re.compile(r"\bgetpass\.getuser|\bpwd\.getpw|\bos\.getlogin|\bos\.userInfo\(|\buser\.Current\(")
-_SETTINGS = ("gunicorn.conf.py",)  # which gunicorn reads by itself
-_DROPS_BY_OPTION = frozenset({"--uid", "--gid", "--user", "--group"})
-# Programs whose sources are not read.
-_UNREAD = frozenset("java ruby bundle rails puma rackup sidekiq perl php dotnet Rscript lua elixir mix erl swift".split())
-_SOURCE = re.compile(r"(?<!\.d)\.([cm]?[jt]sx?|py|go)$")
 # Calls by which JavaScript and Python write files.
 _WRITES = re.compile(
     r"\b(writeFile|createWriteStream|appendFile|mkdir|unlink|rename|copyFile|makedirs|write_text|write_bytes)(Sync)?\(|open\([^)]*['\"][wax]b?\+?['\"]"
 )
 _PLAIN_PATH = re.compile(r"[\w./@+-]+")
-# Programs that write beside their sources when they run, whoever starts them.
-_WRITE_BESIDE = frozenset(
-    "vite next nuxt ng react-scripts webpack webpack-dev-server gatsby storybook mvnw gradlew mvn gradle go cargo".split()
-)
 _ANYONE = re.compile(r"^/(tmp|var/tmp|dev|proc|run/secrets)(/|$)")
 _SYSTEM = re.compile(r"^/(etc|usr|bin|sbin|lib|lib64|boot|root|sys|opt/venv|var/lib/(apt|dpkg))(/|$)|^/$")
 
@@ -127,119 +78,13 @@ class RunAsNonroot:
             return
         asked = next((i for s in stage.ancestry for i in reversed(s.body) if i.keyword == "USER"), None)
         if asked is not None:
-            if user in ("root", "0", "0:0", "root:root"):
+            if is_root(user):
                 yield Refusal(self, "the image asks for root itself", (facts.seen(asked, "asks for it"),))
             return
-        if (refusal := self._refusal(document, facts, stage, base)) is not None:
-            yield refusal
+        if (objection := next(objections(facts, stage), None)) is not None:
+            yield Refusal(self, objection[0], (objection[1],))
             return
         yield self._proposal(document, facts, stage, base)
-
-    # ---------------------------------------------------------------- what stands against it
-
-    def _refusal(self, document: Document, facts: Facts, stage: Stage, base: Image | None) -> Refusal | None:
-        other = next((s for s in document.stages if s is not stage and stage in s.ancestry), None)
-        if other is not None:
-            reason = "another stage builds on it, and would run as that user too"
-            return Refusal(self, reason, (facts.seen(other.base, "builds on it"),))
-        if base is not None and base.name in _DROP_THEMSELVES:
-            reason = f"{base.name} starts as root and gives root up by itself"
-            return Refusal(self, reason, (facts.seen(stage.base, "is the base"),))
-        answers = (
-            *(self._by_instruction(document, facts, i) for i in facts.up_to(stage.instructions[-1])),
-            self._by_service(facts, stage),
-            *(
-                self._by_source(facts, path)
-                for path in (*(p for p, _ in facts.application(stage).sources), *_built(facts, stage), *_SETTINGS)
-            ),
-            *(self._by_program(started) for started in facts.application(stage).programs),
-        )
-        by_corepack = next((s for s in facts.application(stage).programs if s.what in ("pnpm", "yarn")), None)
-        if by_corepack is not None and "corepack" in document.source.text:
-            reason = f"corepack keeps `{by_corepack.what}` in root's own home"
-            return Refusal(self, reason, (by_corepack.seen,))
-        low = next(((port, seen) for port, seen in facts.application(stage).ports if port < _PRIVILEGED), None)
-        if low is not None:
-            return Refusal(self, f"port {low[0]}: {_LOW}", (low[1],))
-        return next((answer for answer in answers if answer is not None), None)
-
-    def _by_instruction(self, document: Document, facts: Facts, instruction: Instruction) -> Refusal | None:
-        raw = document.raw(instruction)
-        if instruction.keyword == "VOLUME":
-            reason = "the files of a volume that is in use already belong to root"
-            return Refusal(self, reason, (facts.seen(instruction, "declares it"),))
-        if instruction.keyword == "ONBUILD":
-            reason = "its triggers would run as that user in the images that are built on it"
-            return Refusal(self, reason, (facts.seen(instruction, "is such a trigger"),))
-        if instruction.keyword in ("RUN", "COPY", "ADD", "ENV") and (match := _FOR_ROOT.search(_without_mounts(raw))):
-            seen = facts.seen(instruction, "may leave files where only root reads them")
-            return Refusal(self, f"something is installed for root alone (`{match[0][:30]}`)", (seen,))
-        if instruction.keyword == "RUN" and _POETRY.search(raw) and not _POETRY_PLACE.search(document.source.text):
-            seen = facts.seen(instruction, "makes its environment below /root")
-            return Refusal(self, "poetry installs for root alone", (seen,))
-        if instruction.keyword in ("RUN", "COPY", "ADD") and (match := _PRIVATE.search(raw)):
-            return Refusal(self, f"`{match[0]}` makes files that root alone reads", (facts.seen(instruction, "does it"),))
-        if instruction.keyword == "ADD" and "://" in raw and instruction.flag("chmod") is None:
-            return Refusal(self, "a file from the web is root's alone", (facts.seen(instruction, "fetches it"),))
-        if instruction.keyword == "RUN" and (match := _PEOPLE.search(raw)):
-            seen = facts.seen(instruction, "decides who exists")
-            return Refusal(self, f"the users of the image are its own (`{match[0][:30]}`)", (seen,))
-        if "docker.sock" in raw:
-            return Refusal(
-                self, "the program speaks to Docker, which takes root", (facts.seen(instruction, "names its socket"),)
-            )
-        return None
-
-    def _by_source(self, facts: Facts, path: str) -> Refusal | None:
-        """What a source does that takes root, or that gives it up."""
-        text = facts.context.read(path) or ""
-        if (match := _LOW_PORT.search(text)) is not None:
-            port = next(filter(None, match.groups()))
-            seen = facts.seen_in(path, "names it", line=text.count("\n", 0, match.start()) + 1)
-            return Refusal(self, f"port {port}: {_LOW}", (seen,))
-        if (match := _AS_ROOT.search(text)) is None:
-            return None
-        seen = facts.seen_in(path, f"names {match[0]}", line=text.count("\n", 0, match.start()) + 1)
-        return Refusal(self, f"the program may need root, or give it up itself: it names {match[0]}", (seen,))
-
-    def _by_service(self, facts: Facts, stage: Stage) -> Refusal | None:
-        for service in facts.context.services:
-            if service.user in ("root", "0", "0:0", "root:root"):
-                where = facts.context.shown_path(service.file)
-                seen = facts.seen(stage.base, "runs as root there")
-                return Refusal(self, f"service {service.name} of {where} asks for root", (seen,))
-            if service.privileges:
-                where = facts.context.shown_path(service.file)
-                seen = facts.seen(stage.base, "runs as root there")
-                return Refusal(
-                    self, f"service {service.name} of {where} sets {service.privileges[0]}: it may need root", (seen,)
-                )
-            low = next((port for port in service.ports if port < _PRIVILEGED), None)
-            if low is not None:
-                where = facts.context.shown_path(service.file)
-                seen = facts.seen(stage.base, "is published there")
-                return Refusal(self, f"port {low}, which service {service.name} of {where} publishes: {_LOW}", (seen,))
-            if mount := next(iter(service.mounts), None):
-                where = facts.context.shown_path(service.file)
-                what = "Docker's socket" if mount.endswith("docker.sock") else f"{mount}, whose files may belong to root"
-                seen = facts.seen(stage.base, "runs as root there")
-                return Refusal(self, f"service {service.name} of {where} mounts {what}", (seen,))
-        return None
-
-    def _by_program(self, started: Started) -> Refusal | None:
-        name = posixpath.basename(started.what or "")
-        if name in DROPS_ROOT:
-            return Refusal(self, f"`{name}` gives up root by itself", (started.seen,))
-        option = next((w for w in started.words if w.partition("=")[0] in _DROPS_BY_OPTION), None)
-        if option is not None and name in ("celery", "gunicorn", "uwsgi", "uvicorn", "supervisord"):
-            return Refusal(self, f"`{name} {option}` gives up root by itself", (started.seen,))
-        if name in _MANAGERS and {"install", "add", "ci", "sync"} & set(started.words[1:3]):
-            return Refusal(self, f"`{name}` installs packages when the container starts", (started.seen,))
-        if _NEED_ROOT.match(name):
-            return Refusal(self, f"`{name}` may need root", (started.seen,))
-        if name in _WRITE_BESIDE:
-            return Refusal(self, f"`{name}` writes beside its sources when it runs", (started.seen,))
-        return None
 
     def _proposal(self, document: Document, facts: Facts, stage: Stage, base: Image | None) -> Rewrite | Refusal:
         owned = _ownership(facts, stage)
@@ -253,13 +98,13 @@ class RunAsNonroot:
         odd = next((path for path in owned.folders if not _PLAIN_PATH.fullmatch(path)), None)
         if odd is not None:
             return Refusal(self, f"`{odd}` cannot be named in a command as it stands", (owned.folders[odd],))
-        if "python" in " ".join(facts.end_state(stage).shell) or "pwsh" in " ".join(facts.end_state(stage).shell):
+        if re.search(r"python|pwsh", " ".join(facts.end_state(stage).shell)):
             return Refusal(self, "the shell of its RUNs is of another kind", (here,))
-        has_no_shell = base is None or facts.reference(stage) == "scratch" or base.name.startswith(_DISTROLESS)
+        has_no_shell = base is None or facts.reference(stage) == "scratch" or is_distroless(base.name)
         if has_no_shell and (owned.folders or owned.home is not None):
             path, seen = next(iter(owned.folders.items()), ("a home folder", owned.home or here))
             return Refusal(self, f"{path} would have to belong to the user, and no shell can make it so", (seen,))
-        if base is not None and base.name.startswith(_DISTROLESS) and self._has_nonroot_tag(stage):
+        if base is not None and is_distroless(base.name) and self._has_nonroot_tag(stage):
             edits, changes, user = self._nonroot_tag(stage)
         else:
             edits, changes, user = self._with_user(document, stage, base, owned)
@@ -281,9 +126,8 @@ class RunAsNonroot:
     def _has_nonroot_tag(self, stage: Stage) -> bool:
         """Whether the tag can be swapped: one without a digest, an architecture or a variable, where a WORKDIR is set, since
         such tags have another."""
-        _, _, tag = stage.base.words[0].text.partition(":")
-        plain = tag in ("", "latest", "debug") and "@" not in stage.base.words[0].text and "$" not in stage.base.words[0].text
-        return plain and any(i.keyword == "WORKDIR" for s in stage.ancestry for i in s.body) and len(tuple(stage.ancestry)) == 1
+        is_plain = re.fullmatch(r"[^:@$]+(:(latest|debug))?", stage.base.words[0].text) is not None
+        return is_plain and stage.parent is None and any(i.keyword == "WORKDIR" for i in stage.body)
 
     def _nonroot_tag(self, stage: Stage) -> tuple[tuple[Edit, ...], tuple[Change, ...], str]:
         """Distroless images have a tag of their own for this."""
@@ -328,7 +172,7 @@ def _user(base: Image | None) -> str:
     """The user that a base has for this, or a number that nobody has."""
     if base is not None and "node" in base.users:
         return "node"
-    return _OF_DISTROLESS if base is not None and base.name.startswith(_DISTROLESS) else NUMERIC
+    return _OF_DISTROLESS if base is not None and is_distroless(base.name) else NUMERIC
 
 
 def _insert(document: Document, stage: Stage, text: str) -> Edit:
@@ -373,33 +217,22 @@ def _ownership(facts: Facts, stage: Stage) -> _Ownership | Check:
             return Check(f"{where} cannot be given to the user: it writes there", holds=False, evidence=(seen,))
         owned.folders.setdefault(where, seen)
     for path, _ in application.sources if owned.home is None else ():
-        text = facts.context.read(path) or ""
-        if match := _ASKS_FOR_NAME.search(text):
-            line = text.count("\n", 0, match.start()) + 1
-            owned.home = facts.seen_in(path, "asks for the user's name, or home", line=line)
+        if match := _ASKS_FOR_NAME.search(facts.context.read(path) or ""):
+            owned.home = facts.seen_match(path, match, "asks for the user's name, or home")
             break
     states = (*(facts.state(i) for s in stage.ancestry for i in s.body), facts.end_state(stage))
     owned.present = {state.workdir for state in states if state.workdir is not None}
     for copy in copies:
         brings = any(_meets(root, where) for root in copy.roots for where in owned.folders)
         chown = copy.instruction.flag("chown")
-        if (
-            brings
-            and chown is not None
-            and (chown.value or "").partition(":")[0] == _user(facts.image(stage)).partition(":")[0]
-        ):
+        owner = (chown.value or "").partition(":")[0] if chown is not None else None
+        if not brings or owner == _user(facts.image(stage)).partition(":")[0]:
             continue
-        if brings and (chown is not None or copy.instruction not in stage.body):
+        if owner is not None or copy.instruction not in stage.body:
             seen = facts.seen(copy.instruction, "brings files there that belong to somebody else")
             return Check("files that it writes beside would not be the user's", holds=False, evidence=(seen,))
-        if brings:
-            owned.copies.append(copy)
+        owned.copies.append(copy)
     return owned
-
-
-def _without_mounts(text: str) -> str:
-    """An instruction without what is mounted while it runs, and without caches that it deletes."""
-    return re.sub(r"--mount=\S+|rm -rf? [^&|;]*", "", text)
 
 
 def _is_folder_like(path: str) -> bool:
@@ -410,19 +243,6 @@ def _meets(root: str, where: str) -> bool:
     return root == where or root.startswith(where.rstrip("/") + "/")
 
 
-def _built(facts: Facts, stage: Stage) -> Iterator[str]:
-    """Sources that another stage builds into what is started here: they are not read like those that are copied."""
-    application = facts.application(stage)
-    started = [s.what for s in application.started if s.how in (How.PYTHON, How.NODE)]
-    if started and all(application.application.source(what) is not None for what in started):
-        return
-    for copy in facts.up_to(stage.instructions[-1], "COPY"):
-        flag = copy.flag("from")
-        source = facts.document.stage_named(flag.value or "") if flag is not None else None
-        for brought in (c for s in source.ancestry for c in facts.copies(s)) if source is not None else ():
-            yield from (file for file in facts.files_of(brought) if _SOURCE.search(file))
-
-
 def _checks(facts: Facts, stage: Stage, owned: _Ownership) -> Iterator[Check]:
     application = facts.application(stage)
     computed = [seen for path, seen in application.writes if path is None]
@@ -430,7 +250,11 @@ def _checks(facts: Facts, stage: Stage, owned: _Ownership) -> Iterator[Check]:
     yield Check(claim, holds=None if computed else True, evidence=tuple(computed[:1]))
     yield application.is_explained
     writing = next(
-        (path for path in _built(facts, stage) if not path.endswith(".go") and _WRITES.search(facts.context.read(path) or "")),
+        (
+            path
+            for path in application.built_sources
+            if not path.endswith(".go") and _WRITES.search(facts.context.read(path) or "")
+        ),
         None,
     )
     if writing is not None:
@@ -441,7 +265,7 @@ def _checks(facts: Facts, stage: Stage, owned: _Ownership) -> Iterator[Check]:
         if started is not None:
             claim = "no file that a RUN leaves behind, and that is root's, is written"
             yield Check(claim, holds=None, evidence=(started.seen,))
-    unread = next((s for s in application.programs if posixpath.basename(s.what or "") in _UNREAD), None)
+    unread = next((s for s in application.programs if posixpath.basename(s.what or "") in UNREAD), None)
     if unread is not None:
         claim = f"what the sources of {unread.what} write and listen on is known"
         yield Check(claim, holds=None, evidence=(unread.seen,))

@@ -36,6 +36,7 @@ _WRITTEN = re.compile(r"(?:--?[\w-]+=)?(/(?:var/log|var/run|run|var/lib|data|log
 _CLIENTS = frozenset("curl wget git tini dumb-init catatonit nc ncat ping jq pg_isready redis-cli mysqladmin openssl".split())
 _PORT_OPTION = re.compile(r"(?:^|\s)(?:--port|--http-port|-p)[= ](\d{1,5})(?=\s|$)")
 _ADDRESS = re.compile(r"^(?:[\w.\[\]]*|--?\w[\w-]*=?[\w.]*):(\d{1,5})$")
+_SOURCE = re.compile(r"(?<!\.d)\.([cm]?[jt]sx?|py|go)$")
 MAX_FILES, MAX_BYTES = 400, 4 << 20
 # Packages that load modules of the application by names in settings: everything may be reached.
 _LOADERS = re.compile(r"^(django|celery|airflow|scrapy|odoo|frappe|dagster)(\.|$)")
@@ -145,6 +146,21 @@ class AppFacts:
         """The source files that the entry points reach, each with its container path; all that the image has where an entry
         point, or what it loads, cannot be told."""
         return tuple((path, container) for path, (container, _) in self._reached.items())
+
+    @cached_property
+    def built_sources(self) -> tuple[str, ...]:
+        """Source files that other stages build into what this one copies from them: they are not read like `sources`. None
+        where everything that is started is at hand as it stands."""
+        started = [s.what for s in self.started if s.how in (How.PYTHON, How.NODE)]
+        if started and all(self.application.source(what) is not None for what in started):
+            return ()
+        found: list[str] = []
+        for copy in self.facts.up_to(self.last, "COPY"):
+            flag = copy.flag("from")
+            stage = self.facts.document.stage_named(flag.value or "") if flag is not None else None
+            for brought in (c for s in stage.ancestry for c in self.facts.copies(s)) if stage is not None else ():
+                found += (file for file in self.facts.files_of(brought) if _SOURCE.search(file))
+        return tuple(dict.fromkeys(found))
 
     @cached_property
     def uses(self) -> tuple[Use, ...]:

@@ -184,6 +184,12 @@ def python_package(name: str) -> PythonPackage | None:
     return None
 
 
+def python_extra(name: str, extra: str) -> tuple[str, ...] | None:
+    """The packages beyond pure Python that an extra of a package adds; None for an extra that the table does not know."""
+    found = table("pypi")["extras"].get(f"{name}[{extra}]")
+    return None if found is None else tuple(found.split())
+
+
 def python_package_of_program(program: str) -> str | None:
     """The Python package that has a console script of that name."""
     found = table("pypi")["scripts"].get(program)

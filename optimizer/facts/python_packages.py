@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.facts.commands import PACKAGE_FILE
 from optimizer.facts.node import parse_json
-from optimizer.facts.packages import PythonPackage, closure, normalized, parts, python_package
+from optimizer.facts.packages import PythonPackage, closure, normalized, parts, python_extra, python_package
 from optimizer.facts.python import (
     FILE_OPTIONS,
     LOCAL,
@@ -34,29 +34,6 @@ _PIN = re.compile(r"===?\s*([\w.+!-]+)\s*(?:$|[,;#\s])")
 _BOUND = re.compile(r"(?P<operator><=|<|~=|==)\s*(?P<version>\d[\w.]*?)(?P<any>\.\*)?\s*(?=$|[,;#\s])")
 _BELOW = 99_999  # a release number that no real one reaches: what stands for "the newest below"
 _FROM_SOURCE = re.compile(r"--no-binary\b|--no-use-wheel\b")
-# What an extra adds that is more than Python; extras that are not listed are not known.
-_EXTRAS = {
-    ("celery", "redis"): ("redis",),
-    ("django", "argon2"): ("argon2-cffi",),
-    ("django", "bcrypt"): ("bcrypt",),
-    ("fastapi", "all"): ("uvloop", "httptools", "watchfiles", "websockets", "pyyaml", "orjson", "ujson"),
-    ("fastapi", "standard"): ("uvloop", "httptools", "watchfiles", "websockets", "pyyaml"),
-    ("flask", "async"): ("asgiref",),
-    ("gunicorn", "gevent"): ("gevent",),
-    ("passlib", "argon2"): ("argon2-cffi",),
-    ("passlib", "bcrypt"): ("bcrypt",),
-    ("psycopg", "binary"): ("psycopg-binary",),
-    ("psycopg", "c"): ("psycopg-c",),
-    ("psycopg", "pool"): ("psycopg-pool",),
-    ("pydantic", "email"): ("email-validator",),
-    ("pyjwt", "crypto"): ("cryptography",),
-    ("python-jose", "cryptography"): ("cryptography",),
-    ("redis", "hiredis"): ("hiredis",),
-    ("sqlalchemy", "asyncio"): ("greenlet",),
-    ("sqlalchemy", "mysql"): ("mysqlclient",),
-    ("sqlalchemy", "postgresql"): ("psycopg2",),
-    ("uvicorn", "standard"): ("uvloop", "httptools", "watchfiles", "websockets", "pyyaml", "python-dotenv"),
-}
 _WHEEL = re.compile(r"-(?P<python>[\w.]+)-(?P<abi>[\w.]+)-(?P<platform>[\w.]+)\.whl$")
 # An environment marker of another system than Linux.
 _ELSEWHERE = re.compile(r""";.*\b(sys_platform|platform_system|os_name)\s*==\s*["'](win32|Windows|darwin|Darwin|nt)["']\s*$""")
@@ -149,9 +126,9 @@ def _requirements(text: str, seen: Evidence) -> list[Requirement] | None:
         return None if one is None else [one]
     found = [one]
     for extra in filter(None, re.split(r"\s*,\s*", (match["extras"] or "").strip())):
-        added = _EXTRAS.get((one.name, normalized(extra)))
-        names = ("?",) if added is None else added
-        found += [Requirement(name, None, seen, "index" if added is not None else "extra") for name in names]
+        added = python_extra(one.name, normalized(extra))
+        origin = "extra" if added is None else "index"
+        found += [Requirement(name, None, seen, origin) for name in added or ("?",)]
     if any(name.name == "psycopg-binary" for name in found):
         found.remove(one)  # it brings its own libpq, and the package itself is pure Python
     return found

@@ -11,6 +11,7 @@ from optimizer.facts.application import started_by
 from optimizer.facts.commands import apt_install
 from optimizer.facts.images import slim_packages
 from optimizer.facts.manifests import Application
+from optimizer.facts.natives import native_dependency
 from optimizer.facts.node import is_project_install
 from optimizer.facts.node_packages import install_addons, install_commands, project_packages, shipped_packages, tool_package
 from optimizer.facts.packages import (
@@ -28,7 +29,7 @@ from optimizer.facts.packages import (
     runtime_libraries,
 )
 from optimizer.facts.python_packages import Installed, Requirement, compiled, installed, is_install, requirements
-from optimizer.facts.started import How
+from optimizer.facts.started import UNREAD, How
 from optimizer.facts.uses import Act
 from optimizer.rewrite import Check
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from optimizer.facts.commands import Placed
     from optimizer.facts.facts import Facts
     from optimizer.facts.images import Image
+    from optimizer.facts.started import Started
     from optimizer.rewrite import Evidence
 
 # Package managers and their like: what they install is looked at by itself.
@@ -68,24 +70,17 @@ _DOCUMENTATION = re.compile(r"/usr/share/(doc|man|info|locale|groff)\b|\bman-db\
 # Sources that call a compiler when they run.
 _COMPILES_LATER = re.compile(r"\btorch\.compile\b|\btorch\.utils\.cpp_extension\b|@triton\.jit\b|\bpyximport\b|\bffi\.verify\(")
 _TK = re.compile(r"['\"](TkAgg|TkCairo)['\"]")
-# Programs whose sources are not read.
-_UNREAD = frozenset("ruby bundle rails puma rackup rake sidekiq perl plackup php lua Rscript".split())
+# Programs that start others, by a file of their own.
+_SUPERVISORS = frozenset({"supervisord", "circusd", "honcho", "foreman", "s6-svscan"})
 _PROGRAM_PATH = re.compile(r"(?<![\w.-])/(?:usr/)?s?bin/(?P<name>[\w.+-]+)")
 # Files that belong to packages of the full image alone.
 _OF_THE_FULL_IMAGE = re.compile(r"/etc/ImageMagick|/usr/share/mime\b|/usr/include/|/etc/mercurial|/etc/subversion")
 # Programs that tar hands an archive to.
 _ARCHIVES = (("xz", r"\.t?xz\b", "J"), ("bzip2", r"\.(tbz2?|bz2)\b", "j"), ("zstd", r"\.t?zst\b", ""))
-# Names in Gemfile.lock and in Cargo.lock.
-_LOCKED = re.compile(r'^ +([\w-]+) \(|^name = "([\w-]+)"', re.MULTILINE)
 # Images that bring programs which are linked statically.
 _BRINGS_ALL = re.compile(r"(^|/)(uv|busybox|static-[\w-]+|buildx-bin|dumb-init|tini-static)(:|@|$)")
 # Programs that link others with libraries of their image.
 _LINKS = re.compile(r"^(gcc|g\+\+|cc|c\+\+|clang|make|cmake|ninja|cargo|rustc|meson|ghc|stack|swift|crystal|nim)$")
-# Gems and crates that compile C when they are installed.
-_NATIVE_GEMS = frozenset(
-    "pg mysql2 puma bcrypt bootsnap nio4r msgpack bigdecimal racc date json ffi-compiler hiredis rmagick".split()
-)
-_NATIVE_CRATES = frozenset({"openssl-sys", "libsqlite3-sys", "pq-sys", "mysqlclient-sys", "libz-sys", "curl-sys", "cmake"})
 # Programs that look another one up, or start it from their arguments.
 _STARTERS = frozenset("which type command xargs timeout nice nohup stdbuf setsid chroot time watch eval trap find env".split())
 _OTHER_INSTALLS = re.compile(
@@ -174,11 +169,14 @@ class SlimNeeds:
     def _node_needs(self, name: str, at: Instruction) -> None:
         """Libraries and programs of an npm package that runs here."""
         for library in (node_addon(name) or {}).get("libraries", ()):
-            package = in_release(library, self.base.release)
-            if package is not None and package in self.lost and package not in self.own:
-                self.missing.packages.setdefault(package, self.facts.seen(at, f"{name} loads it"))
+            self._needs(in_release(library, self.base.release), self.facts.seen(at, f"{name} loads it"))
         for program in node_programs(name):
             self._program(program, self.facts.seen(at, f"{name} starts {program}"), None)
+
+    def _needs(self, package: str | None, seen: Evidence) -> None:
+        """Enter a package that has to be installed, where the slim image lacks it and no RUN installs it."""
+        if package is not None and package in self.lost and package not in self.own:
+            self.missing.packages.setdefault(package, seen)
 
     def _own_packages(self) -> dict[str, int]:
         """The Debian packages that RUNs install by name, and the index of the RUN."""
@@ -232,23 +230,12 @@ class SlimNeeds:
             self.missing.checks.append(Check(claim, holds=False if compiled_ones else None, evidence=(seen,)))
         if placed.command.name and _OTHER_INSTALLS.match(placed.command.name):
             seen = self.facts.seen_command(run, placed.command, "installs or builds, perhaps with a compiler")
-            native = self._native_dependency(placed, application)
+            native = native_dependency(application, placed)
             claim = f"nothing that it installs takes a compiler{f': {native} does' if native else ''}"
             self.missing.checks.append(Check(claim, holds=False if native else None, evidence=(seen,)))
         package = application.project(placed, "package.json") if is_project_install(placed) else None
         for command, line in install_commands(package) if package is not None else ():
             self._mentioned(command, line, run)
-
-    def _native_dependency(self, placed: Placed, application: Application) -> str | None:
-        """A gem or crate that compiles against what the slim image lacks, of those that a command names or locks."""
-        words = set(placed.command.args)
-        for lock, known in (("Gemfile.lock", _NATIVE_GEMS), ("Cargo.lock", _NATIVE_CRATES)):
-            path = application.source(placed.path(lock))
-            text = self.facts.context.read(path) or "" if path is not None else ""
-            words |= {gem or crate for gem, crate in _LOCKED.findall(text)}
-            if found := sorted(words & known):
-                return found[0]
-        return None
 
     def _handed_on(self, words: tuple[str, ...], seen: Evidence, run: Instruction | None) -> None:
         """Programs that `words` start in turn: what xargs or find runs, what tar unpacks with."""
@@ -284,16 +271,13 @@ class SlimNeeds:
             self.missing.checks.append(Check(claim, holds=False, evidence=(seen,)))
         if _TK.search(text):
             self._needs_tk(seen)
-        if "ca-certificates" in self.lost - self.own.keys():
-            is_source = "sources.list" in text and "https://" in text
-            if is_source or _SYSTEM_CERTIFICATES.search(text):
-                self.missing.packages.setdefault("ca-certificates", replace(seen, claim="reads the system's certificates"))
+        if ("sources.list" in text and "https://" in text) or _SYSTEM_CERTIFICATES.search(text):
+            self._needs("ca-certificates", replace(seen, claim="reads the system's certificates"))
 
     def _addon(self, check: Check, package: str) -> None:
         if "takes git" in check.claim:
             for name in ("git", "ca-certificates"):
-                if name not in self.own and name in self.lost:
-                    self.missing.packages.setdefault(name, check.evidence[0])
+                self._needs(name, check.evidence[0])
         if check.holds is False and self.missing.compiles is None and check.evidence:
             self.missing.compiles = (package, check.evidence[0])
         self.missing.checks.append(check)
@@ -358,8 +342,7 @@ class SlimNeeds:
             tool = "mercurial" if "hg+" in vcs.seen.excerpt else "git"
             over_ssh = ("openssh-client",) if "ssh://" in vcs.seen.excerpt else ()
             for package in (tool, *over_ssh, "ca-certificates"):
-                if package not in self.own and package in self.lost:
-                    self.missing.packages.setdefault(package, vcs.seen)
+                self._needs(package, vcs.seen)
 
     def _uncertain(self, requirement: Requirement, run: Instruction, *, verdict: bool | None) -> None:
         package = python_package(requirement.name)
@@ -386,8 +369,8 @@ class SlimNeeds:
                     if library is None:
                         claim = f"what {named} is called on {self.base.release} is known"
                         self.missing.checks.append(Check(claim, holds=None, evidence=(seen,)))
-                    elif library in self.lost and library not in self.own and not self._has_headers(library):
-                        self.missing.packages.setdefault(library, seen)
+                    elif not self._has_headers(library):
+                        self._needs(library, seen)
                 for program in package.programs:
                     self._program(program, seen, None)
 
@@ -400,21 +383,7 @@ class SlimNeeds:
     def _look_at_application(self) -> None:
         application = self.facts.application(self.stage)
         for started in application.programs:
-            if started.what is not None:
-                self._program(started.what, started.seen, None)
-            self._handed_on(started.words, started.seen, None)
-            self._look_at_text(" ".join(started.words), started.seen, None)
-            if posixpath.basename(started.what or "") in _UNREAD:
-                claim = f"the programs that the sources start are known: those of {started.what} are not read"
-                self.missing.checks.append(Check(claim, holds=None, evidence=(started.seen,)))
-            if posixpath.basename(started.what or "") in ("npm-run-all", "run-p", "run-s"):
-                self._program("ps", started.seen, None)
-            if posixpath.basename(started.what or "") in ("supervisord", "circusd", "honcho", "foreman", "s6-svscan"):
-                claim = "the programs that a supervisor starts are known"
-                self.missing.checks.append(Check(claim, holds=None, evidence=(started.seen,)))
-            if _OTHER_INSTALLS.match(posixpath.basename(started.what or "")) or {"install", "ci"} & set(started.words[1:3]):
-                claim = "nothing is installed or built when the container starts that takes a compiler"
-                self.missing.checks.append(Check(claim, holds=None, evidence=(started.seen,)))
+            self._look_at_program(started)
         self.missing.checks += application.unknown
         for path, _ in application.sources:
             self._look_at_text(self.facts.context.read(path) or "", self.facts.seen_in(path, "names it"), None)
@@ -435,6 +404,24 @@ class SlimNeeds:
             known = [self.facts.seen_in(p, f"{who} no other program of the full image") for p, _ in application.sources[:1]]
             self.missing.checks.append(Check(claim, holds=True, evidence=tuple(known)))
 
+    def _look_at_program(self, started: Started) -> None:
+        """A program that the image starts, with the words that it gets."""
+        name, seen = posixpath.basename(started.what or ""), started.seen
+        if started.what is not None:
+            self._program(started.what, seen, None)
+        self._handed_on(started.words, seen, None)
+        self._look_at_text(" ".join(started.words), seen, None)
+        if name in ("npm-run-all", "run-p", "run-s"):
+            self._program("ps", seen, None)
+        claims = []
+        if name in UNREAD:
+            claims.append(f"the programs that the sources start are known: those of {started.what} are not read")
+        if name in _SUPERVISORS:
+            claims.append("the programs that a supervisor starts are known")
+        if _OTHER_INSTALLS.match(name) or {"install", "ci"} & set(started.words[1:3]):
+            claims.append("nothing is installed or built when the container starts that takes a compiler")
+        self.missing.checks += [Check(claim, holds=None, evidence=(seen,)) for claim in claims]
+
     def _look_at_libraries(self) -> None:
         """Shared libraries that the sources load by name, and the one of Python's own modules that slim images lack."""
         application = self.facts.application(self.stage)
@@ -445,8 +432,8 @@ class SlimNeeds:
             package = library_package(use.what, self.base.release) if use.what is not None else None
             if package is None:
                 self.missing.checks.append(Check("which shared library is loaded is known", holds=None, evidence=(seen,)))
-            elif package in self.lost and package not in self.own and not self._has_headers(package):
-                self.missing.packages.setdefault(package, seen)
+            elif not self._has_headers(package):
+                self._needs(package, seen)
         if any(name.partition(".")[0] in ("tkinter", "turtle") for name in application.imports):
             self._needs_tk(self.facts.seen(self.stage.base, "the sources import tkinter"))
         if "mimetypes" in application.imports and self.base.name == "python" and "media-types" not in self.own:
@@ -473,10 +460,8 @@ class SlimNeeds:
         elif speaking or named:
             seen = self.facts.seen(self.stage.base, f"{(speaking or named)[0]} reads the certificates of the full image")
             self.missing.packages.setdefault("ca-certificates", seen)
-        if "TZ" in state.env and "tzdata" in self.lost and "tzdata" not in self.own:
-            self.missing.packages.setdefault(
-                "tzdata", self.facts.seen(self.stage.base, "TZ is set, and the slim image has no zones")
-            )
+        if "TZ" in state.env:
+            self._needs("tzdata", self.facts.seen(self.stage.base, "TZ is set, and the slim image has no zones"))
 
 
 def installs(command: Command) -> bool:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _INITS = frozenset({"tini", "dumb-init", "catatonit", "gosu", "su-exec", "setpriv", "runuser", "chpst"})
 DROPS_ROOT = frozenset({"gosu", "su-exec", "setpriv", "runuser", "chpst", "s6-setuidgid", "su", "sudo", "start-stop-daemon"})
 _BUILTINS = frozenset({"exec", "eval", "trap", ".", "source"})
+# Programs that run sources which no reader here reads.
+UNREAD = frozenset(
+    """java ruby bundle rails puma rackup rake sidekiq perl plackup php dotnet lua Rscript elixir mix erl swift""".split()
+)
 _SHELLS = frozenset({"sh", "bash", "dash", "ash"})
 _RUNNERS = frozenset({"npm", "yarn", "pnpm", "bun"})
 _OWN_VERBS = frozenset(

@@ -1,0 +1,27 @@
+"""Gems and crates that compile C when they are installed: all that is known of Ruby and Rust until each has a reader."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from optimizer.facts.commands import Placed
+    from optimizer.facts.manifests import Application
+
+_GEMS = frozenset("pg mysql2 puma bcrypt bootsnap nio4r msgpack bigdecimal racc date json ffi-compiler hiredis rmagick".split())
+_CRATES = frozenset({"openssl-sys", "libsqlite3-sys", "pq-sys", "mysqlclient-sys", "libz-sys", "curl-sys", "cmake"})
+# Names in Gemfile.lock and in Cargo.lock.
+_LOCKED = re.compile(r'^ +([\w-]+) \(|^name = "([\w-]+)"', re.MULTILINE)
+
+
+def native_dependency(application: Application, placed: Placed) -> str | None:
+    """The first gem or crate that compiles C, of those that a command names, or that are locked where it runs; None without."""
+    words = set(placed.command.args)
+    for lock, known in (("Gemfile.lock", _GEMS), ("Cargo.lock", _CRATES)):
+        path = application.source(placed.path(lock))
+        text = application.context.read(path) or "" if path is not None else ""
+        words |= {gem or crate for gem, crate in _LOCKED.findall(text)}
+        if found := sorted(words & known):
+            return found[0]
+    return None
