@@ -9,6 +9,8 @@ from optimizer.dockerfile.edit import Edit, Span
 from optimizer.dockerfile.shell import read_script
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.shell import Command, Script
     from optimizer.facts import Facts
@@ -271,3 +273,11 @@ def _comment_lines(facts: Facts, start: int, end: int) -> str:
     lines = range(source.line_index(start) + 1, source.line_index(end))
     found = [source.line(i).rstrip("\r\n") for i in lines if source.line(i).lstrip().startswith("#")]
     return "".join(f"{text}{source.newline}" for text in found)
+
+
+def apt_layer(facts: Facts, packages: Iterable[str]) -> str:
+    """A RUN that installs Debian packages and leaves no lists behind, without a last newline."""
+    document = facts.document
+    end = f" && {document.escape}{document.source.newline}    "
+    names = " ".join(sorted(packages))
+    return f"RUN apt-get update{end}apt-get install -y --no-install-recommends {names}{end}rm -rf /var/lib/apt/lists/*"

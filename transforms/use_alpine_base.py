@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 from optimizer.contract import plain_entry
 from optimizer.dockerfile.edit import Edit, Span
 from optimizer.facts.commands import apt_install, is_apt
-from optimizer.facts.images import Image, image, split, variant
+from optimizer.facts.images import RELEASES, Image, image, size_change, split, variant
 from optimizer.facts.manifests import Application
 from optimizer.facts.node_packages import install_addons, libc_bound
 from optimizer.facts.packages import package_of, table
-from optimizer.facts.python_packages import compiled, installed, is_install, requirements
-from optimizer.facts.slim import affected, python_version
+from optimizer.facts.python_packages import Requirement, compiled, installed, is_install, python_version, requirements
 from optimizer.layers import commands_in
 from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from optimizer.rewrite import Evidence
 
 _LISTS = re.compile(r"rm -rf? (/var/lib/apt/lists/?\*?( /tmp/\*| /var/tmp/\*)*|/var/cache/apt\S*)$")
-_RELEASES = ("bullseye", "bookworm", "trixie")
 _OWN = frozenset("pip pip3 python python3 node npm npx yarn corepack go ruby gem bundle php composer cargo java".split())
 # Words of Debian, and of glibc, that mean nothing there: in the Dockerfile, and in scripts and settings that are copied.
 _OF_DEBIAN = re.compile(
@@ -80,19 +78,19 @@ class UseAlpineBase:
         base = facts.image(root)
         if base is None or base.manager != "apt" or base.kind not in ("full", "slim") or "$" in root.image:
             return
+        here = facts.seen(root.base, "is built on Debian")
         if base.name.startswith("mcr.microsoft.com/dotnet"):
             reason = "Alpine has no ICU: .NET needs icu-libs there, or InvariantGlobalization in the project"
-            yield Refusal(self, reason, (facts.seen(root.base, "is built on Debian"),))
+            yield Refusal(self, reason, (here,))
             return
         name, tag = split(root.image)
         version, _, rest = tag.partition("-")
         pins = "@" in root.image or re.search(r"rc|alpha|beta", tag) is not None
-        bare = "latest" if version in ("slim", *_RELEASES) else version
-        if pins or (set(rest.split("-")) - {"", "slim", *_RELEASES}):
-            yield Refusal(self, f"{tag} names one image, and which Alpine image would be the same is not known", ())
+        bare = "latest" if version in ("slim", *RELEASES) else version
+        if pins or (set(rest.split("-")) - {"", "slim", *RELEASES}):
+            yield Refusal(self, f"{tag} names one image, and which Alpine image would be the same is not known", (here,))
             return
         reference, reason = variant(f"{name}:{bare}", "alpine")
-        here = facts.seen(root.base, "is built on Debian")
         if not reference:
             yield Refusal(self, reason, (here,))
         else:
@@ -100,7 +98,7 @@ class UseAlpineBase:
 
     def _proposal(self, document: Document, facts: Facts, root: Stage, base: Image, reference: str) -> Rewrite | Refusal:
         here = facts.seen(root.base, "is built on Debian")
-        runs = tuple(affected(facts, root))
+        runs = facts.runs_on(root)
         decision = decide(Safety.UNSAFE, (facts.context_check(), *_checks(facts, base, runs)))
         if decision.failed is not None:
             return Refusal(self, decision.failed.claim, (here, *decision.failed.evidence))
@@ -113,38 +111,40 @@ class UseAlpineBase:
         wanted = _needed(facts)
         if isinstance(wanted, Check):
             return Refusal(self, wanted.claim, wanted.evidence)
-        translated, left = _with_packages(translated, tuple(sorted(wanted)))
-        entry = plain_entry(root.base)
-        edits = [Edit(root.base.words[0].span, reference)]
-        changes = [Change(Aspect.BASE, removed=(entry,), added=(entry.replace(root.image, reference, 1),))]
-        for item in translated:
-            edits.append(document.replace(item.run, item.script) if item.script else _without(document, item.run))
-            changes.append(Change(Aspect.COMMANDS, removed=item.removed, added=item.added))
-        if left:
-            text = f"apk add --no-cache {' '.join(left)}"
-            gone = {item.run.index for item in translated if not item.script}
-            ahead = (i for i in root.body if i.keyword not in ("ARG", "ENV", "LABEL", "WORKDIR") and i.index not in gone)
-            at = next(ahead, root.body[-1])
-            edits.append(document.insert_before(at, f"RUN {text}"))
-            changes.append(Change(Aspect.COMMANDS, added=commands_in(text)))
+        edits, changes = _edits(document, root, reference, *_with_packages(translated, tuple(sorted(wanted))))
         new = image(reference)
-        sizes = (
-            f": {base.megabytes:.0f} MB -> {new.megabytes:.0f} MB before your layers (table of {new.date})"
-            if new is not None and new.megabytes is not None and base.megabytes is not None
-            else ""
-        )
         return Rewrite(
             self,
-            summary=f"{root.image} -> {reference}{sizes}",
+            summary=f"{root.image} -> {reference}{size_change(base, new) if new is not None else ''}",
             safety=min(decision.safety, Safety.UNSAFE),
-            edits=tuple(edits),
+            edits=edits,
             evidence=(here, *wanted.values(), *decision.evidence),
-            changes=tuple(changes),
+            changes=changes,
             caveats=_CAVEATS,
             unknown=(*decision.unknown, "how the program fares with musl"),
             held=decision.held,
             implies=frozenset({Aspect.ENV}),
         )
+
+
+def _edits(
+    document: Document, root: Stage, reference: str, translated: list[_Translated], left: tuple[str, ...]
+) -> tuple[tuple[Edit, ...], tuple[Change, ...]]:
+    """The new base, the RUNs in Alpine's words, and a layer of its own for the packages that are `left`."""
+    entry = plain_entry(root.base)
+    edits = [Edit(root.base.words[0].span, reference)]
+    changes = [Change(Aspect.BASE, removed=(entry,), added=(entry.replace(root.image, reference, 1),))]
+    for item in translated:
+        edits.append(document.replace(item.run, item.script) if item.script else _without(document, item.run))
+        changes.append(Change(Aspect.COMMANDS, removed=item.removed, added=item.added))
+    if left:
+        text = f"apk add --no-cache {' '.join(left)}"
+        gone = {item.run.index for item in translated if not item.script}
+        ahead = (i for i in root.body if i.keyword not in ("ARG", "ENV", "LABEL", "WORKDIR") and i.index not in gone)
+        at = next(ahead, root.body[-1])
+        edits.append(document.insert_before(at, f"RUN {text}"))
+        changes.append(Change(Aspect.COMMANDS, added=commands_in(text)))
+    return tuple(edits), tuple(changes)
 
 
 def _without(document: Document, run: Instruction) -> Edit:
@@ -216,12 +216,12 @@ def _debian_words(facts: Facts) -> Iterator[Check]:
         match = _OF_DEBIAN.search(text)
         match = match or (_BASH_ELSEWHERE.search(text) if path in followed or path.endswith("package.json") else None)
         if match is not None:
-            seen = facts.seen_in(path, f"names {match[0]}", line=text.count("\n", 0, match.start()) + 1)
+            seen = facts.seen_match(path, match, f"names {match[0]}")
             yield Check(f"`{match[0][:40]}` is not known to work on Alpine", holds=False, evidence=(seen,))
 
 
-def _python_checks(facts: Facts, base: Image, run: Instruction, found: object) -> Iterator[Check]:
-    if not isinstance(found, tuple):
+def _python_checks(facts: Facts, base: Image, run: Instruction, found: tuple[Requirement, ...] | None) -> Iterator[Check]:
+    if found is None:
         seen = facts.seen(run, "installs them")
         yield Check("the Python packages that are installed are not known", holds=False, evidence=(seen,))
         return

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from optimizer.contract import plain_entry
 from optimizer.dockerfile.edit import Edit, Span
-from optimizer.facts.commands import apt_install
+from optimizer.facts.commands import apt_install, is_certain_install
 from optimizer.facts.images import Image, architectures, image, size_change, variant
-from optimizer.facts.slim import Missing, SlimNeeds, affected, apt_layer, installs
+from optimizer.facts.slim import Missing, SlimNeeds
 from optimizer.facts.state import is_root
-from optimizer.layers import commands_in, insert_words
+from optimizer.layers import apt_layer, commands_in, insert_words
 from optimizer.rewrite import Aspect, Change, Check, Evidence, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
@@ -68,7 +68,7 @@ class UseSlimBase:
         if new.kind == "jre":
             missing = Missing(checks=list(_jdk_checks(document, facts)))
         else:
-            missing = SlimNeeds(facts, facts.target, base, affected(facts, root)).look()
+            missing = SlimNeeds(facts, facts.target, base, facts.runs_on(root)).look()
         decision = decide(Safety.SAFE, (facts.context_check(), *_variant_checks(facts, base, new), *missing.checks))
         if decision.failed is not None:
             return Refusal(self, decision.failed.claim, (here, *decision.failed.evidence))
@@ -175,7 +175,7 @@ def _install(document: Document, facts: Facts, root: Stage, missing: Missing) ->
             install = apt_install(command)
             if install is None and command.name not in _HARMLESS:
                 break  # it may take what is missing, above the install
-            if install is None or not installs(command) or not install.packages:
+            if install is None or not is_certain_install(command) or not install.packages:
                 continue
             if not _is_by_root(facts, run):
                 continue

@@ -324,3 +324,8 @@ def _after(args: tuple[str, ...], *names: str) -> Iterator[str]:
     for index, arg in enumerate(args[:-1]):
         if arg in names:
             yield args[index + 1]
+
+
+def is_certain_install(command: Command) -> bool:
+    """Whether an `apt-get install` always installs: neither under a condition, nor only downloads or simulates."""
+    return not command.guards and not {"-d", "--download-only", "-s", "--simulate", "--dry-run"} & set(command.args)

@@ -263,6 +263,11 @@ class Facts:
                 if text is not None:
                     yield text
 
+    def runs_on(self, root: Stage) -> tuple[Instruction, ...]:
+        """The RUNs of the stages that start from `root`, itself included."""
+        stages = (stage for stage in self.document.stages if root in stage.ancestry)
+        return tuple(i for stage in stages for i in stage.body if i.keyword == "RUN")
+
     def mounted_sources(self, stage: Stage) -> str | None:
         """Why an image is one to develop in: a compose service mounts a folder over the sources; None where none does."""
         workdir = f"{self.end_state(stage).workdir or '-'}/"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from optimizer.facts.commands import Placed
+    from optimizer.facts.images import Image
     from optimizer.facts.manifests import Application
     from optimizer.rewrite import Evidence
 
@@ -335,3 +336,9 @@ def compiled(
                 package = python_package(name)
                 if package is not None and package.has_wheel(None, python, musl=musl) is False:
                     yield replace(requirement, name=name, version=None), False
+
+
+def python_version(base: Image) -> str | None:
+    """The minor version of Python in an image, such as "3.11"."""
+    match = re.match(r"3\.\d+", base.version or "") if base.name == "python" else None
+    return match[0] if match else None

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from optimizer.facts.application import started_by
-from optimizer.facts.commands import apt_install
+from optimizer.facts.commands import apt_install, is_certain_install
 from optimizer.facts.images import slim_packages
 from optimizer.facts.manifests import Application
+from optimizer.facts.mentioned import handed_on, helpers, programs_in
 from optimizer.facts.natives import native_dependency
 from optimizer.facts.node import is_project_install
 from optimizer.facts.node_packages import install_addons, install_commands, project_packages, shipped_packages, tool_package
@@ -28,17 +29,24 @@ from optimizer.facts.packages import (
     python_package_of_program,
     runtime_libraries,
 )
-from optimizer.facts.python_packages import Installed, Requirement, compiled, installed, is_install, requirements
+from optimizer.facts.python_packages import (
+    Installed,
+    Requirement,
+    compiled,
+    installed,
+    is_install,
+    python_version,
+    requirements,
+)
 from optimizer.facts.started import UNREAD, How
 from optimizer.facts.uses import Act
 from optimizer.rewrite import Check
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from optimizer.dockerfile.document import Stage
     from optimizer.dockerfile.instruction import Instruction
-    from optimizer.dockerfile.shell import Command
     from optimizer.facts.commands import Placed
     from optimizer.facts.facts import Facts
     from optimizer.facts.images import Image
@@ -61,10 +69,6 @@ _CERTIFICATE_VARIABLES = frozenset(
 _SYSTEM_CERTIFICATES = re.compile(r"--use-(openssl|system)-ca|/etc/ssl/certs|\bgetCACertificates\b")
 # Build backends that take the version from git.
 _BY_GIT = re.compile(r"setuptools.scm|hatch-vcs|versioningit|dunamai|\bpbr\b")
-# Programs that sources and scripts name as words: looked up, behind xargs, in a template of zx.
-_STARTED_IN_TEXT = re.compile(
-    r"\bwhich\(\s*['\"]([\w.+-]+)|\bxargs (?:-\S+ )*([\w.+-]+)|(?<![\w$])\$`\s*([\w.+-]+)|\bcommand -v ([\w.+-]+)"
-)
 # What reads the documentation that slim images of Debian leave out; openjdk's packages install manuals into its folders.
 _DOCUMENTATION = re.compile(r"/usr/share/(doc|man|info|locale|groff)\b|\bman-db\b|\bopenjdk-(8|11)-\w+|\bman -")
 # Sources that call a compiler when they run.
@@ -72,17 +76,12 @@ _COMPILES_LATER = re.compile(r"\btorch\.compile\b|\btorch\.utils\.cpp_extension\
 _TK = re.compile(r"['\"](TkAgg|TkCairo)['\"]")
 # Programs that start others, by a file of their own.
 _SUPERVISORS = frozenset({"supervisord", "circusd", "honcho", "foreman", "s6-svscan"})
-_PROGRAM_PATH = re.compile(r"(?<![\w.-])/(?:usr/)?s?bin/(?P<name>[\w.+-]+)")
 # Files that belong to packages of the full image alone.
 _OF_THE_FULL_IMAGE = re.compile(r"/etc/ImageMagick|/usr/share/mime\b|/usr/include/|/etc/mercurial|/etc/subversion")
-# Programs that tar hands an archive to.
-_ARCHIVES = (("xz", r"\.t?xz\b", "J"), ("bzip2", r"\.(tbz2?|bz2)\b", "j"), ("zstd", r"\.t?zst\b", ""))
 # Images that bring programs which are linked statically.
 _BRINGS_ALL = re.compile(r"(^|/)(uv|busybox|static-[\w-]+|buildx-bin|dumb-init|tini-static)(:|@|$)")
 # Programs that link others with libraries of their image.
 _LINKS = re.compile(r"^(gcc|g\+\+|cc|c\+\+|clang|make|cmake|ninja|cargo|rustc|meson|ghc|stack|swift|crystal|nim)$")
-# Programs that look another one up, or start it from their arguments.
-_STARTERS = frozenset("which type command xargs timeout nice nohup stdbuf setsid chroot time watch eval trap find env".split())
 _OTHER_INSTALLS = re.compile(
     r"^(gem|bundle|bundler|composer|cargo|conda|mamba|R|Rscript|cpan|cpanm|luarocks|go|mvn|gradle|dotnet)$"
 )
@@ -185,7 +184,7 @@ class SlimNeeds:
             above: set[str | None] = set()
             for placed in self.facts.placed(run) or ():
                 install = apt_install(placed.command)
-                if install is None or not installs(placed.command):
+                if install is None or not is_certain_install(placed.command):
                     above.add(package_of(posixpath.basename(placed.command.name or ""), self.base.release))
                     continue
                 for name in install.packages:
@@ -238,17 +237,11 @@ class SlimNeeds:
             self._mentioned(command, line, run)
 
     def _handed_on(self, words: tuple[str, ...], seen: Evidence, run: Instruction | None) -> None:
-        """Programs that `words` start in turn: what xargs or find runs, what tar unpacks with."""
-        name = posixpath.basename(words[0]) if words else ""
-        text = " ".join(words[1:])
-        if name == "tar":
-            for program, ending, letter in _ARCHIVES:
-                named = any(re.fullmatch(r"-?[a-zA-Z]+", w) and letter in w for w in words[1:2]) if letter else False
-                if named or re.search(ending, text) or f"--{program}" in words:
-                    self._program(program, seen, run)
-        elif name in _STARTERS:
-            for word in re.findall(r"[\w./+-]+", text):
-                self._mentioned(word, seen, run)
+        """Programs that `words` start in turn."""
+        for program in helpers(words):
+            self._program(program, seen, run)
+        for word in handed_on(words):
+            self._mentioned(word, seen, run)
 
     def _mentioned(self, word: str, seen: Evidence, run: Instruction | None) -> None:
         """A word that may be a program: only one of the packages that the slim image lacks is taken for one."""
@@ -257,8 +250,8 @@ class SlimNeeds:
 
     def _look_at_text(self, text: str, seen: Evidence, run: Instruction | None) -> None:
         """Paths and options in a RUN or in a source that name what only the full image has."""
-        for match in (*_PROGRAM_PATH.finditer(text), *_STARTED_IN_TEXT.finditer(text)):
-            self._mentioned(next(filter(None, match.groups())), seen, run)
+        for word in programs_in(text):
+            self._mentioned(word, seen, run)
         if (file := _OF_THE_FULL_IMAGE.search(text)) is not None and self.base.has_libraries:
             claim = f"nothing is read below {file[0].rstrip('/')}, which the slim image lacks"
             self.missing.checks.append(Check(claim, holds=None, evidence=(seen,)))
@@ -464,33 +457,7 @@ class SlimNeeds:
             self._needs("tzdata", self.facts.seen(self.stage.base, "TZ is set, and the slim image has no zones"))
 
 
-def installs(command: Command) -> bool:
-    """Whether an `apt-get install` always installs: neither under a condition, nor only downloads or simulates."""
-    return not command.guards and not {"-d", "--download-only", "-s", "--simulate", "--dry-run"} & set(command.args)
-
-
 def _what_it_is(requirement: Requirement) -> str:
     if requirement.origin == "extra":
         return "what the extra adds"
     return "a package of the sources or of a repository" if requirement.name == "?" else requirement.name
-
-
-def apt_layer(facts: Facts, packages: Iterable[str]) -> str:
-    """A RUN that installs Debian packages and leaves no lists behind, without a last newline."""
-    document = facts.document
-    end = f" && {document.escape}{document.source.newline}    "
-    names = " ".join(sorted(packages))
-    return f"RUN apt-get update{end}apt-get install -y --no-install-recommends {names}{end}rm -rf /var/lib/apt/lists/*"
-
-
-def python_version(base: Image) -> str | None:
-    """The minor version of Python in an image, such as "3.11"."""
-    match = re.match(r"3\.\d+", base.version or "") if base.name == "python" else None
-    return match[0] if match else None
-
-
-def affected(facts: Facts, root: Stage) -> Iterator[Instruction]:
-    """The RUNs of the stages that start from `root`, itself included."""
-    for stage in facts.document.stages:
-        if root in stage.ancestry:
-            yield from (i for i in stage.body if i.keyword == "RUN")

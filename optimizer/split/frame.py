@@ -16,8 +16,7 @@ from optimizer.dockerfile.edit import Edit, Span
 from optimizer.facts.commands import apt_install, is_apt
 from optimizer.facts.copies import ARCHIVE
 from optimizer.facts.manifests import Application
-from optimizer.facts.slim import apt_layer
-from optimizer.layers import commands_in
+from optimizer.layers import apt_layer, commands_in
 from optimizer.rewrite import Aspect, Change, Check
 
 if TYPE_CHECKING:

@@ -221,19 +221,13 @@ class _Node(Strategy):
         if is_distroless(runtime):
             self._started_by_node(result)
         packages = dict(needs.packages) if needs is not None else {}
-        own = {n: seen for n, seen in self.installed().items() if not is_build_only(n) and n != "python3"}
-        packages |= own
+        packages |= {n: seen for n, seen in self.installed().items() if not is_build_only(n) and n != "python3"}
         if packages and is_distroless(runtime):
             name, seen = next(iter(packages.items()))
             return Obstacle(f"{name} is needed at run time, and a distroless image cannot install it", (seen,))
         if packages:
             result.first.append(self.apt_line(packages))
-        result.first += [line for _, line in self._files(outputs)]
-        result.first.append(
-            from_stage(self.deps if outputs else self.builder, f"{install.project.container}/node_modules", "./node_modules")
-        )
-        outs = [(posixpath.join(install.project.container, out), f"./{out}") for out in outputs]
-        result.first += [from_stage(self.builder, path, shown) for path, shown in outs]
+        result.first += self._brought(install, outputs)
         if (lost := self._lost_entry(outputs)) is not None:
             return lost
         result.evidence += [
@@ -247,6 +241,13 @@ class _Node(Strategy):
         if not self.app.is_read:
             result.checks.append(Check("no source loads a package that only development has", holds=None))
         return result
+
+    def _brought(self, install: _Install, outputs: dict[str, Evidence]) -> Iterator[Line]:
+        """What the runtime stage copies: files of the context, the production dependencies, and what the build made."""
+        yield from (line for _, line in self._files(outputs))
+        stage, folder = (self.deps if outputs else self.builder), install.project.container
+        yield from_stage(stage, f"{folder}/node_modules", "./node_modules")
+        yield from (from_stage(self.builder, posixpath.join(folder, out), f"./{out}") for out in outputs)
 
     def _runtime(self) -> tuple[str, str] | Obstacle:
         """The base of the runtime stage, and the question that settled it."""

@@ -9,8 +9,8 @@ from optimizer.facts.commands import apt_install, is_apt
 from optimizer.facts.images import image, variant
 from optimizer.facts.manifests import Application
 from optimizer.facts.packages import ALWAYS, in_release, is_build_only, python_package, runtime_libraries
-from optimizer.facts.python_packages import compiled, installed, is_install, requirements
-from optimizer.facts.slim import SlimNeeds, python_version
+from optimizer.facts.python_packages import compiled, installed, is_install, python_version, requirements
+from optimizer.facts.slim import SlimNeeds
 from optimizer.facts.state import is_root
 from optimizer.rewrite import Aspect, Change, Check, Safety
 from optimizer.split.frame import (
