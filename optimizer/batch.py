@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from optimizer.dockerfile.scan import DockerfileError
 from optimizer.dockerfile.source import Source
 from optimizer.engine import Outcome, optimize
 from optimizer.facts.context import BuildContext
-from optimizer.settings import SettingsError, check_names, load
+from optimizer.settings import Settings, SettingsError, check_names, load
 from optimizer.transform import all_transforms
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class FileResult:
     left_alone: LeftAlone | None = None
     error: DockerfileError | None = None
     context: BuildContext | None = None
+    settings: Settings = field(default_factory=Settings)
 
     @property
     def is_changed(self) -> bool:
@@ -71,7 +72,7 @@ def fix_bytes(data: bytes, path: Path, chosen: Mapping[str, Any]) -> FileResult:
     root = found.folder
     shown_root = _shown(root).removesuffix(".")
     context = BuildContext(root, _inside(path.absolute(), root), {}, shown_root, found.doubt, services=found.services)
-    return FileResult(shown, outcome=optimize(document, context, settings), context=context)
+    return FileResult(shown, outcome=optimize(document, context, settings), context=context, settings=settings)
 
 
 def write(result: FileResult) -> list[Path]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts.cache import Rerun
     from optimizer.facts.context import BuildContext
-    from optimizer.rewrite import CompanionFile, Evidence, Location
+    from optimizer.rewrite import CompanionFile, Evidence, Key
 
 MAX_SWEEPS = 20
 Snapshot = tuple[str, tuple["CompanionFile", ...]]
@@ -56,14 +56,19 @@ def optimize(
     context: BuildContext,
     settings: Settings | None = None,
     transforms: Iterable[Transform] | None = None,
+    *,
+    without: Iterable[Key] = (),
+    at_most: int | None = None,
 ) -> Outcome:
     """Rewrite `document`, which is built in `context`.
 
-    `transforms` defaults to all that are known. Never raises for what is in the document: what breaks is left out and named.
+    `transforms` defaults to all that are known; the rewrites whose keys are in `without` are left out; with `at_most` only that
+    many are made, the first ones. Never raises for what is in the document: what breaks is left out and named.
     """
     chosen = Settings() if settings is None else settings
     known = all_transforms() if transforms is None else tuple(transforms)
-    return _Run(document, context, chosen, tuple(t for t in known if chosen.wants(t.meta.name))).outcome()
+    wanted = tuple(t for t in known if chosen.wants(t.meta.name))
+    return _Run(document, context, chosen, wanted, frozenset(without), at_most).outcome()
 
 
 class _EndlessError(Exception):
@@ -72,7 +77,13 @@ class _EndlessError(Exception):
 
 class _Run:
     def __init__(
-        self, document: Document, context: BuildContext, settings: Settings, transforms: tuple[Transform, ...]
+        self,
+        document: Document,
+        context: BuildContext,
+        settings: Settings,
+        transforms: tuple[Transform, ...],
+        without: frozenset[Key],
+        at_most: int | None,
     ) -> None:
         self.before = document
         self.facts = Facts(document, context, settings.target, settings.base)
@@ -83,7 +94,8 @@ class _Run:
         self.refused: list[Refusal] = []
         self.errors: list[str] = []
         self.files: dict[str, CompanionFile] = {}
-        self.dropped: set[tuple[str, str, Location]] = set()
+        self.dropped: set[Key] = set(without)
+        self.at_most = at_most
 
     @property
     def document(self) -> Document:
@@ -144,13 +156,15 @@ class _Run:
                 refused.append(proposal)
             elif (ignored := self._ignored(proposal, facts)) is not None:
                 refused.append(ignored)
-            elif _key(proposal) in self.dropped:
+            elif proposal.key in self.dropped:
                 continue
             elif proposal.safety >= (Safety.UNSAFE if self.settings.unsafe else Safety.SAFE):
                 admissible.append(proposal)
             else:
                 held.append(proposal)
         batch = _compatible(admissible)
+        if self.at_most is not None:
+            batch = batch[: self.at_most - len(self.applied)]
         if batch and self._commit(batch, facts):
             return True
         self.held_back += held
@@ -165,7 +179,7 @@ class _Run:
         if len(batch) > 1:  # one at a time: the spans of the others move, and the next pass proposes them again
             return self._commit(batch[:1], facts)
         self.errors.append(f"{batch[0].name}: left out, since {wrong[0]}. This is a bug in dockeropt")
-        self.dropped.add(_key(batch[0]))
+        self.dropped.add(batch[0].key)
         return True
 
     def _try(self, batch: list[Rewrite], facts: Facts) -> list[str]:
@@ -210,10 +224,6 @@ class _Run:
 def _touches(edit: Span, span: Span) -> bool:
     """Whether an edit changes an instruction, or appends to it."""
     return edit.start <= span.end and span.start <= edit.end
-
-
-def _key(rewrite: Rewrite) -> tuple[str, str, Location]:
-    return rewrite.name, rewrite.summary, rewrite.evidence[0].at
 
 
 def _seen(facts: Facts, instruction: Instruction, found: Pragma) -> Evidence:

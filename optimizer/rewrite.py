@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from optimizer.transform import Transform
 
 
+Key = tuple[str, str, "Location"]
+
+
 class Safety(IntEnum):
     """How sure a rewrite is. `fix` applies SAFE, `--unsafe` adds UNSAFE, SHOW is only told."""
 
@@ -40,6 +43,18 @@ class Aspect(Enum):
     ONBUILD = "triggers"
     COPIES = "what is copied where"
     COMMANDS = "commands run"
+
+
+class FileChange(Enum):
+    """What a transform may do to the files of the image. Which files are of a kind is found in the two images, not declared."""
+
+    BASE = "files of the base image"
+    IGNORED = "files that .dockerignore leaves out"
+    BUILD = "files that stay in the build stage"
+    PACKAGES = "files of system packages that no line names"
+    DEVELOPMENT = "development dependencies"
+    OWNER = "files that the new user owns"
+    ADDED = "new files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +156,11 @@ class Rewrite:
     @property
     def name(self) -> str:
         return self.transform.meta.name
+
+    @property
+    def key(self) -> Key:
+        """What tells this rewrite from others of the same file, also when that is rewritten again without some of them."""
+        return self.name, self.summary, self.evidence[0].at
 
     @property
     def reason(self) -> str:

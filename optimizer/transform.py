@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from optimizer.dockerfile.document import Document
     from optimizer.facts import Facts
-    from optimizer.rewrite import Aspect, Refusal, Rewrite
+    from optimizer.rewrite import Aspect, FileChange, Refusal, Rewrite
 
 ENTRY_POINTS = "dockeropt.transforms"
 
@@ -40,7 +40,10 @@ class Phase(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """Name, place and licence of a transform. `summary`, `why` and `page` come from its module's docstring."""
+    """Name, place and licence of a transform. `summary`, `why` and `page` come from its module's docstring.
+
+    `may_change` is what it may change of the image's configuration, `changes_files` what it may do to the image's files.
+    """
 
     name: str
     phase: Phase
@@ -49,9 +52,18 @@ class Meta:
     summary: str
     why: str
     page: str
+    changes_files: frozenset[FileChange] = frozenset()
 
     @classmethod
-    def of(cls, module: str, *, phase: Phase, may_change: Iterable[Aspect] = (), settles: tuple[str, ...] = ()) -> Meta:
+    def of(
+        cls,
+        module: str,
+        *,
+        phase: Phase,
+        may_change: Iterable[Aspect] = (),
+        settles: tuple[str, ...] = (),
+        changes_files: Iterable[FileChange] = (),
+    ) -> Meta:
         """The meta of the transform in `module`; its docstring is the page that a user reads.
 
         Raises ValueError when the docstring has no "Why:" line.
@@ -62,7 +74,8 @@ class Meta:
             raise ValueError(f'{module}: expected a "Why:" line in the docstring')
         name = module.rpartition(".")[2].replace("_", "-")
         summary = page.partition("\n")[0].rstrip(".")
-        return cls(name, phase, frozenset(may_change), settles, summary, " ".join(match[1].split()), page)
+        why = " ".join(match[1].split())
+        return cls(name, phase, frozenset(may_change), settles, summary, why, page, frozenset(changes_files))
 
     @property
     def answers_to(self) -> frozenset[str]:

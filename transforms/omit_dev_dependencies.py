@@ -16,7 +16,7 @@ from optimizer.facts.manifests import Application
 from optimizer.facts.node import is_project_install
 from optimizer.facts.node_packages import development, development_in_scripts, development_use
 from optimizer.layers import flag_after
-from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
+from optimizer.rewrite import Aspect, Change, Check, FileChange, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _APART = frozenset(
 
 
 class OmitDevDependencies:
-    meta = Meta.of(__name__, phase=Phase.COMMANDS, may_change={Aspect.COMMANDS})
+    meta = Meta.of(__name__, phase=Phase.COMMANDS, may_change={Aspect.COMMANDS}, changes_files={FileChange.DEVELOPMENT})
 
     def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:  # noqa: ARG002 - the protocol's
         for run in facts.shipped_runs():

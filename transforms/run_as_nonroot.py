@@ -23,7 +23,7 @@ from optimizer.facts.started import UNREAD, How
 from optimizer.facts.state import is_root
 from optimizer.facts.uses import ANYTHING, folder
 from optimizer.layers import commands_in
-from optimizer.rewrite import Aspect, Change, Check, Evidence, Refusal, Rewrite, Safety, decide
+from optimizer.rewrite import Aspect, Change, Check, Evidence, FileChange, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class RunAsNonroot:
         phase=Phase.USER,
         may_change={Aspect.USER, Aspect.COPIES, Aspect.COMMANDS, Aspect.BASE},
         settles=("DL3002",),
+        changes_files={FileChange.ADDED, FileChange.BASE, FileChange.OWNER},
     )
 
     def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:

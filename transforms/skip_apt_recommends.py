@@ -16,7 +16,7 @@ from optimizer.contract import command_entry
 from optimizer.facts.commands import AptInstall, apt_install, apt_package_index
 from optimizer.facts.packages import table
 from optimizer.layers import insert_words
-from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
+from optimizer.rewrite import Aspect, Change, Check, FileChange, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ _FOREIGN = re.compile(r"sources\.list|add-apt-repository|\|\s*(sudo\s+)?(-E\s+)?
 
 
 class SkipAptRecommends:
-    meta = Meta.of(__name__, phase=Phase.LAYERS, may_change={Aspect.COMMANDS}, settles=("DL3015",))
+    meta = Meta.of(
+        __name__, phase=Phase.LAYERS, may_change={Aspect.COMMANDS}, settles=("DL3015",), changes_files={FileChange.PACKAGES}
+    )
 
     def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
         for run in facts.shipped_runs():

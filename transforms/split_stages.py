@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from optimizer.facts.images import image, size_change
-from optimizer.rewrite import Aspect, Refusal, Rewrite, decide
+from optimizer.rewrite import Aspect, FileChange, Refusal, Rewrite, decide
 from optimizer.split import frame, go, node, python
 from optimizer.transform import Meta, Phase
 
@@ -46,6 +46,7 @@ class SplitStages:
             Aspect.VOLUME,
             Aspect.WORKDIR,
         },
+        changes_files={FileChange.ADDED, FileChange.BASE, FileChange.BUILD, FileChange.DEVELOPMENT, FileChange.PACKAGES},
     )
 
     def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:

@@ -21,7 +21,7 @@ from optimizer.facts.node_packages import install_addons, libc_bound
 from optimizer.facts.packages import package_of, table
 from optimizer.facts.python_packages import Requirement, compiled, installed, is_install, python_version, requirements
 from optimizer.layers import commands_in
-from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
+from optimizer.rewrite import Aspect, Change, Check, FileChange, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
 if TYPE_CHECKING:
@@ -69,7 +69,12 @@ class _Translated:
 
 
 class UseAlpineBase:
-    meta = Meta.of(__name__, phase=Phase.BASE, may_change={Aspect.BASE, Aspect.COMMANDS})
+    meta = Meta.of(
+        __name__,
+        phase=Phase.BASE,
+        may_change={Aspect.BASE, Aspect.COMMANDS},
+        changes_files={FileChange.BASE, FileChange.PACKAGES},
+    )
 
     def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
         if facts.base_choice != "alpine" or facts.target is None or not facts.starts_something:

@@ -20,7 +20,7 @@ from optimizer.facts.images import Image, architectures, image, size_change, var
 from optimizer.facts.slim import Missing, SlimNeeds
 from optimizer.facts.state import is_root
 from optimizer.layers import apt_layer, commands_in, insert_words
-from optimizer.rewrite import Aspect, Change, Check, Evidence, Refusal, Rewrite, Safety, decide
+from optimizer.rewrite import Aspect, Change, Check, Evidence, FileChange, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
 if TYPE_CHECKING:
@@ -40,7 +40,12 @@ _JDK = re.compile(
 
 
 class UseSlimBase:
-    meta = Meta.of(__name__, phase=Phase.BASE, may_change={Aspect.BASE, Aspect.COMMANDS})
+    meta = Meta.of(
+        __name__,
+        phase=Phase.BASE,
+        may_change={Aspect.BASE, Aspect.COMMANDS},
+        changes_files={FileChange.BASE, FileChange.PACKAGES},
+    )
 
     def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
         if facts.target is None or facts.base_choice not in ("auto", "slim"):

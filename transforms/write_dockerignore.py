@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from optimizer.dockerfile.patterns import ignoring, read_ignore_file
 from optimizer.facts.manifests import Application
 from optimizer.facts.node import is_project_install
-from optimizer.rewrite import Check, CompanionFile, Refusal, Rewrite, Safety, decide
+from optimizer.rewrite import Check, CompanionFile, FileChange, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ _MANIFESTS = (
 
 
 class WriteDockerignore:
-    meta = Meta.of(__name__, phase=Phase.CONTEXT, may_change=())
+    meta = Meta.of(__name__, phase=Phase.CONTEXT, may_change=(), changes_files={FileChange.IGNORED})
 
     def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
         copies = [c for stage in facts.built for c in facts.copies(stage) if not facts.is_windows(stage)]

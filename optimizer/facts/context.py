@@ -79,11 +79,14 @@ class BuildContext:
 
     @cached_property
     def patterns(self) -> tuple[Pattern, ...]:
+        return read_ignore_file(self.ignore_bytes().decode("utf-8", "replace"))
+
+    def ignore_bytes(self) -> bytes:
+        """What the ignore file in force holds; nothing without one."""
         if self.ignore_path is None:
-            return ()
+            return b""
         is_link = self._kind(self.ignore_path) == "link"  # the builder follows it
-        data = (self._inside_link(self.ignore_path) if is_link else self._bytes(self.ignore_path)) or b""
-        return read_ignore_file(data.decode("utf-8", "replace"))
+        return (self._inside_link(self.ignore_path) if is_link else self._bytes(self.ignore_path)) or b""
 
     def ignored_by(self, path: str) -> Pattern | None:
         """The `.dockerignore` line that keeps `path` from the builder."""

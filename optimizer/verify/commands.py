@@ -1,0 +1,167 @@
+"""The builder's command line, run so that all it started can be stopped: at a time-out, at Ctrl-C, at an error elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import IO
+
+ASK_SECONDS = 120.0
+_KILL_AFTER = 5.0
+
+
+class BuilderError(Exception):
+    """The builder or its daemon cannot do what verification needs; the message is one line that says what to do."""
+
+
+class StoppedError(BuilderError):
+    """The run was interrupted: its processes are stopped, nothing may be started any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended: exit status, what it wrote to standard output and to standard error."""
+
+    code: int
+    out: str
+    err: str = ""
+
+    @property
+    def last_line(self) -> str:
+        """The last line that it said, for an error message."""
+        lines = [line for line in (self.err or self.out).splitlines() if line.strip()]
+        return lines[-1].strip() if lines else f"exit status {self.code}"
+
+
+class Commands:
+    """Runs commands, also from several threads, and can stop all of them at once.
+
+    Each runs in a session of its own: a Ctrl-C at the terminal reaches dockeropt alone, which then ends them in order.
+    `watch`, once it is set, is told the process id of each, and again, with `ended`, when that has ended.
+    """
+
+    def __init__(self) -> None:
+        self.environment = dict(os.environ)
+        self.watch: Callable[..., None] | None = None
+        self._live: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._is_stopped = False
+
+    def ask(self, *words: str, timeout: float = ASK_SECONDS) -> Done:
+        """Run a command to its end. Raises BuilderError if it is not there or takes longer than `timeout` seconds."""
+        with self._started(words, stderr=subprocess.PIPE) as process:
+            try:
+                out, err = process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                _end(process)
+                raise BuilderError(f"`{_short(words)}` did not answer within {timeout:.0f} s") from None
+        self._check()
+        return Done(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+
+    def follow(self, *words: str, timeout: float, on_line: Callable[[str], None]) -> int:
+        """Run a command and hand on each line of either output as it comes; its exit status.
+
+        Raises BuilderError if it is not there or takes longer than `timeout` seconds.
+        """
+        with self._started(words, stderr=subprocess.STDOUT) as process:
+            late = threading.Event()
+
+            def give_up() -> None:
+                late.set()
+                _end(process)
+
+            timer = threading.Timer(timeout, give_up)
+            timer.start()
+            try:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
+                process.wait()
+            finally:
+                timer.cancel()
+        self._check()
+        if late.is_set():
+            raise BuilderError(f"`{_short(words)}` took longer than {timeout:.0f} s: stopped (--timeout sets the limit)")
+        return process.returncode
+
+    @contextlib.contextmanager
+    def stream(self, *words: str) -> Iterator[IO[bytes]]:
+        """The standard output of a command, to read while it runs. Raises BuilderError where it fails."""
+        with self._started(words, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            yield process.stdout
+            process.stdout.close()
+            err = process.stderr.read().decode("utf-8", "replace")
+            code = process.wait()
+        self._check()
+        if code:
+            raise BuilderError(f"`{_short(words)}` failed: {Done(code, '', err).last_line}")
+
+    def stop(self) -> None:
+        """End every command that still runs; later ones raise StoppedError."""
+        with self._lock:
+            self._is_stopped = True
+            live = tuple(self._live)
+        for process in live:
+            _end(process)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait. Raises StoppedError once the run is stopped."""
+        time.sleep(seconds)
+        self._check()
+
+    def _check(self) -> None:
+        if self._is_stopped:
+            raise StoppedError("interrupted")
+
+    @contextlib.contextmanager
+    def _started(self, words: Sequence[str], *, stderr: int) -> Iterator[subprocess.Popen[bytes]]:
+        with self._lock:
+            self._check()
+            try:
+                process = subprocess.Popen(  # noqa: S603 - the builder's own command line
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    env=self.environment,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise BuilderError(f"{words[0]}: {error.strerror}") from error
+            self._live.add(process)
+            if self.watch is not None:
+                self.watch(process.pid)
+        try:
+            with process:
+                yield process
+        finally:
+            with self._lock:
+                self._live.discard(process)
+                if self.watch is not None:
+                    self.watch(process.pid, ended=True)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process and its children to end; kill them if they do not."""
+    for sign, seconds in ((signal.SIGINT, _KILL_AFTER), (signal.SIGKILL, _KILL_AFTER)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+            return
+
+
+def _short(words: Sequence[str]) -> str:
+    """The program and its first words, for a message."""
+    return " ".join([word for word in words if not word.startswith("-")][:3])
