@@ -19,14 +19,42 @@ FILE = ".dockeropt.toml"
 BASES = ("auto", "keep", "slim", "alpine", "distroless", "scratch")
 
 
+VERIFY = "verify"
+TIMEOUT = 1800.0
+
+
 class SettingsError(ValueError):
     """A setting that cannot be used; the message names the file and the key."""
 
 
 @dataclass(frozen=True, slots=True)
+class Verify:
+    """How to verify: the table `[verify]`.
+
+    `builder`: docker, podman, buildah or a buildx builder's name, None for what answers; `network` of builds and containers;
+    `timeout`: seconds that a build may take; `http`: the paths to GET, with ":PORT" in front for one port alone, "/" where
+    there are none; `smoke`: what to run the image with instead; `env`: NAME=VALUE for the containers; `wait`: seconds until a
+    container must answer; `body`: whether answers are compared, or their status alone; `edit`: the source, below the build
+    context, whose edit is measured, None for the entry file; `build_args`: NAME=VALUE; `scan`: whether to ask scanners.
+    """
+
+    builder: str | None = None
+    network: str | None = None
+    timeout: float = TIMEOUT
+    http: tuple[str, ...] = ()
+    smoke: str | None = None
+    env: tuple[str, ...] = ()
+    wait: float = 30.0
+    body: bool = True
+    edit: str | None = None
+    build_args: tuple[str, ...] = ()
+    scan: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The choices for one run. `select` empty means every transform; `target` is the stage that is built (default: last);
-    `base` is one of BASES."""
+    `base` is one of BASES; `verify` says how to verify."""
 
     unsafe: bool = False
     select: tuple[str, ...] = ()
@@ -34,25 +62,40 @@ class Settings:
     target: str | None = None
     context: str | None = None
     base: str = "auto"
+    verify: Verify = Verify()
 
     def wants(self, name: str) -> bool:
         """Whether the transform called `name` is to run."""
         return name not in self.ignore and (not self.select or name in self.select)
 
 
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("target", "context", "base", "builder", "network", "smoke", "edit"), str),
+    **dict.fromkeys(("unsafe", "body", "scan"), bool),
+    **dict.fromkeys(("timeout", "wait"), float),
+    **dict.fromkeys(("select", "ignore", "http", "env", "build_args"), tuple),
+}
+_EXPECTED = {bool: "true or false", str: "a string", tuple: "a list of strings", float: "a number of seconds"}
 KEYS = tuple(field.name for field in dataclasses.fields(Settings))
+VERIFY_KEYS = tuple(field.name for field in dataclasses.fields(Verify))
 
 
 def load(folder: Path, environ: Mapping[str, str], chosen: Mapping[str, Any]) -> Settings:
     """Settings for a Dockerfile in `folder`.
 
-    `chosen` holds what the command line says; None and empty tuples there mean "not said". Raises SettingsError.
+    `chosen` holds what the command line says, what it says of verifying in a table of its own; None and empty tuples there mean
+    "not said". Raises SettingsError.
     """
     values = _from_files(folder)
-    values |= _from_environment(environ)
-    values |= {key: value for key, value in chosen.items() if value not in (None, ())}
+    verify = values.pop(VERIFY, {}) | _from_environment(environ, VERIFY_KEYS, "DOCKEROPT_VERIFY_")
+    values |= _from_environment(environ, KEYS, "DOCKEROPT_")
+    values |= _said({key: value for key, value in chosen.items() if key != VERIFY})
     _check_base(values.get("base", BASES[0]), "--base")
-    return Settings(**values)
+    return Settings(**values, verify=Verify(**{**verify, **_said(chosen.get(VERIFY) or {})}))
+
+
+def _said(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in chosen.items() if value not in (None, ())}
 
 
 def _check_base(value: object, where: str) -> None:
@@ -88,41 +131,59 @@ def _toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: {error}") from error
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+def _from_environment(environ: Mapping[str, str], keys: tuple[str, ...], prefix: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for key in KEYS:
-        name = f"DOCKEROPT_{key.upper()}"
+    for key in keys:
+        name = f"{prefix}{key.upper()}"
         text = environ.get(name, "")
-        if not text:
+        if not text or key == VERIFY:
             continue
-        if key == "unsafe":
-            if text.lower() not in ("0", "1", "true", "false"):
-                raise SettingsError(f'{name}: expected 0, 1, true or false, found "{text}"')
-            found[key] = text.lower() in ("1", "true")
-        elif key in ("select", "ignore"):
-            found[key] = tuple(part.strip() for part in text.split(",") if part.strip())
-        else:
-            found[key] = text
-            _check_base(text if key == "base" else BASES[0], name)
+        found[key] = _parsed(text, _KINDS[key], name)
+        _check_base(text if key == "base" else BASES[0], name)
     return found
 
 
-def _checked(table: dict[str, Any], where: str) -> dict[str, Any]:
+def _parsed(text: str, kind: type, name: str) -> object:
+    """What a variable of the environment says, as a setting of `kind`."""
+    if kind is bool:
+        if text.lower() not in ("0", "1", "true", "false"):
+            raise SettingsError(f'{name}: expected 0, 1, true or false, found "{text}"')
+        return text.lower() in ("1", "true")
+    if kind is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if kind is float:
+        try:
+            return float(text)
+        except ValueError as error:
+            raise SettingsError(f'{name}: expected {_EXPECTED[float]}, found "{text}"') from error
+    return text
+
+
+def _checked(table: dict[str, Any], where: str, keys: tuple[str, ...] = KEYS) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in KEYS:
-            raise SettingsError(f'{where}: unknown key "{key}".{_suggestion(key, KEYS)}')
-        if key in ("select", "ignore"):
-            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-                raise SettingsError(f"{where}: {key}: expected a list of transform names, found {value!r}")
-            found[key] = tuple(value)
-        elif not isinstance(value, bool if key == "unsafe" else str):
-            expected = "true or false" if key == "unsafe" else "a string"
-            raise SettingsError(f"{where}: {key}: expected {expected}, found {value!r}")
-        else:
-            found[key] = value
-            _check_base(value if key == "base" else BASES[0], f"{where}: {key}")
+    for written, value in table.items():
+        key = written.replace("-", "_")
+        if key not in keys:
+            raise SettingsError(f'{where}: unknown key "{written}".{_suggestion(written, keys)}')
+        if key == VERIFY:
+            if not isinstance(value, dict):
+                raise SettingsError(f"{where}: verify: expected a table, found {value!r}")
+            found[key] = _checked(value, f"{where}, [verify]", VERIFY_KEYS)
+            continue
+        found[key] = _of_kind(value, _KINDS[key], f"{where}: {written}")
+        _check_base(value if key == "base" else BASES[0], f"{where}: {key}")
     return found
+
+
+def _of_kind(value: object, kind: type, where: str) -> object:
+    """`value`, which a file sets, if it is of the right kind."""
+    if kind is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind in (bool, str) and isinstance(value, kind):
+        return value
+    raise SettingsError(f"{where}: expected {_EXPECTED[kind]}, found {value!r}")
 
 
 def _suggestion(word: str, known: tuple[str, ...]) -> str:

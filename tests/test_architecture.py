@@ -44,6 +44,15 @@ ALLOWED = {
         "optimizer.facts.images",
         "optimizer.report",
         "optimizer.rewrite",
+        "optimizer.verify",
+    },
+    "optimizer/verify": {
+        "optimizer.batch",
+        "optimizer.engine",
+        "optimizer.facts",
+        "optimizer.rewrite",
+        "optimizer.settings",
+        "optimizer.verify",
     },
     "optimizer/split": {
         "optimizer.contract",

@@ -45,7 +45,7 @@ def test_the_search_ends_at_the_top_of_the_repository(tmp_path: Path) -> None:
     [
         ("unsafe = 1\n", "unsafe: expected true or false, found 1"),
         ('base = "slimmest"\n', 'base: expected one of auto, keep, slim, alpine, distroless, scratch, found "slimmest"'),
-        ('select = "merge-run"\n', "select: expected a list of transform names"),
+        ('select = "merge-run"\n', "select: expected a list of strings"),
         ("target = [1]\n", "target: expected a string"),
         ("ignored = []\n", 'unknown key "ignored". Did you mean "ignore"?'),
         ("zzz = 1\n", 'unknown key "zzz". Known: unsafe, select'),

@@ -15,6 +15,7 @@ from optimizer.verify.containers import STOP_SECONDS, Container, Port
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from optimizer.settings import Verify
     from optimizer.verify.builders import Builder
     from optimizer.verify.images import ImageConfig
 
@@ -26,21 +27,6 @@ _HEALTH_TRIES = 5
 _SLOWER = 2.0  # seconds of noise in how long a stop takes
 _EPHEMERAL = 32768
 _KEPT_LINES = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class Questions:
-    """How to ask an image.
-
-    `paths`: what to GET, "/" where empty, with ":PORT" in front for one port alone; `smoke`: words to run the image with
-    instead; `environment`: NAME=VALUE; `wait`: seconds until it must answer; `compares_body`: False for the status alone.
-    """
-
-    paths: tuple[str, ...] = ()
-    smoke: str | None = None
-    environment: tuple[str, ...] = ()
-    wait: float = 30.0
-    compares_body: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +73,11 @@ class _Ready:
 
 
 class Observer:
-    """Starts images one after the other and watches them. `helper` is an image that has `cat`: the original."""
+    """Starts images one after the other and watches them, as `options` say. `helper` is an image with `cat`: the original."""
 
-    def __init__(self, builder: Builder, questions: Questions, helper: str) -> None:
+    def __init__(self, builder: Builder, options: Verify, helper: str) -> None:
         self.builder = builder
-        self.questions = questions
+        self.options = options
         self.helper = helper
         self._count = 0
 
@@ -107,23 +93,26 @@ class Observer:
     ) -> Behaviour:
         """Start the image `tag` with `options` and watch it; stop it if `stops`.
 
-        `like` is what the original did: its ports are waited for, `wait` seconds or as long as the questions say. `is_brief`:
+        `like` is what the original did: its ports are waited for, `wait` seconds or as long as the settings say. `is_brief`:
         answers alone are asked for, as for hints.
         """
-        if self.questions.smoke is not None:
+        if self.options.smoke is not None:
             return self._smoke(tag, *options)
         container = self._container(tag, config)
         start = time.monotonic()
         try:
-            if (problem := container.start(*options, environment=self.questions.environment)) is not None:
+            if (problem := container.start(*options, environment=self.options.env)) is not None:
                 return Behaviour(problem=problem)
-            ready = self._ready(container, config, like, self.questions.wait if wait is None else wait)
+            ready = self._ready(container, config, like, self.options.wait if wait is None else wait)
             seconds = time.monotonic() - start
             found = Behaviour(ready.exit_code, _worth_comparing(ready.ports, config), ready.answers, ready_seconds=seconds)
             if is_brief or ready.exit_code is not None:
                 return replace(found, output=container.logs())
             found = replace(found, health=self._health(container, config), output=container.logs())
-            return replace(found, stop_seconds=container.stop()) if stops else found
+            if not stops:
+                return found
+            ignores = container.ignores(config.stop_signal)  # it would be killed, and nobody has to wait for that
+            return replace(found, stop_seconds=float(STOP_SECONDS) if ignores else container.stop())
         finally:
             container.remove()
 
@@ -133,16 +122,16 @@ class Observer:
         return Container(self.builder, tag, name, config.tcp_ports, self.helper)
 
     def _smoke(self, tag: str, *options: str) -> Behaviour:
-        assert self.questions.smoke is not None
+        assert self.options.smoke is not None
         words = ["run", "--rm", "--label", f"{LABEL}={self.builder.label}", *options]
         words += ["--network", self.builder.network] if self.builder.network != "default" else []
-        words += [word for variable in self.questions.environment for word in ("-e", variable)]
+        words += [word for variable in self.options.env for word in ("-e", variable)]
         start = time.monotonic()
-        done = self.builder.run(*words, tag, *shlex.split(self.questions.smoke), timeout=max(self.questions.wait, 600.0))
+        done = self.builder.run(*words, tag, *shlex.split(self.options.smoke), timeout=max(self.options.wait, 600.0))
         seconds = time.monotonic() - start
         output = tuple(done.out.splitlines()[:_KEPT_LINES])
         problem = done.last_line if done.code == 125 else ""  # 125: the runtime itself failed
-        return Behaviour(done.code, output=output, ready_seconds=seconds, problem=problem, smoke=self.questions.smoke)
+        return Behaviour(done.code, output=output, ready_seconds=seconds, problem=problem, smoke=self.options.smoke)
 
     # ---------------------------------------------------------------- until it is ready
 
@@ -151,7 +140,7 @@ class Observer:
         start = time.monotonic()
         limit = max(wait, 3 * like.ready_seconds if like is not None else 0)
         expected = frozenset(like.ports) if like is not None else None
-        promised = bool(config.tcp_ports or self.questions.paths) if expected is None else bool(expected)
+        promised = bool(config.tcp_ports or self.options.http) if expected is None else bool(expected)
         found = _Ready()
         since = start
         while (now := time.monotonic()) - start < limit:
@@ -178,7 +167,7 @@ class Observer:
         found = []
         for port in exposed or _worth_comparing(ports, config):
             address = container.address(port)
-            for path in _paths(self.questions.paths, port) if address is not None else ():
+            for path in _paths(self.options.http, port) if address is not None else ():
                 assert address is not None
                 found.append(_get(address, port.number, path))
                 if found[-1].status == 0:

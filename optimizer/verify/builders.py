@@ -143,7 +143,8 @@ class Builder(Protocol):
     def build(self, recipe: Recipe, tag: str, *, is_cold: bool, timeout: float, on_step: Callable[[str], None]) -> Build:
         """Build an image called `tag`; `is_cold` without the cache.
 
-        A failing Dockerfile is a Build that is not built. Raises BuilderError where the daemon is gone, the disk full, or too late.
+        A failing Dockerfile is a Build that is not built. Raises BuilderError for a daemon that is gone, a full disk, too long
+        a time.
         """
         ...
 

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 from optimizer.rewrite import Aspect, FileChange
 from optimizer.verify import images
 from optimizer.verify.linkage import Linker, programs
-from optimizer.verify.packages import language_packages, needed_node_packages, owned_files, system_packages
+from optimizer.verify.packages import (
+    language_packages,
+    needed_node_folders,
+    node_package,
+    node_package_at,
+    owned_files,
+    system_packages,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +40,6 @@ _VOLATILE = re.compile(
 _HASHED = re.compile(r"(?<=[/._-])(?=[\w-]*\d)[\w-]{6,}(?=[/._-]|$)")
 _INSTALLERS = frozenset({"pip", "setuptools", "wheel"})
 _BIN = re.compile(r"/node_modules/\.bin/")
-_MODULE = re.compile(r"/node_modules/(?P<name>(?:@[^/]+/)?[^/.][^/]*)(?=/|$)")
 
 
 class Area(Enum):
@@ -203,14 +209,18 @@ class Comparison:
 
     @cached_property
     def _needed(self) -> frozenset[str]:
-        return needed_node_packages(self.before.files)
+        return needed_node_folders(self.before.files)
+
+    @cached_property
+    def _needed_packages(self) -> frozenset[Package]:
+        """The Node packages, with their versions, in those folders."""
+        files = self.before.files
+        return frozenset(found for folder in self._needed if (found := node_package(files, f"{folder}/package.json")))
 
     def _is_of_development(self, path: str) -> bool:
         """Whether `path` belongs to a Node package that production does not need."""
-        if _BIN.search(path):
-            return True
-        names = [match["name"] for match in _MODULE.finditer(path)]
-        return any(name not in self._needed for name in names)
+        found = node_package_at(path)
+        return _BIN.search(path) is not None or (found is not None and found[0] not in self._needed)
 
     @cached_property
     def _brought(self) -> tuple[str, ...]:
@@ -347,7 +357,7 @@ class Comparison:
         announced: dict[str, list[Package]] = {}
         for package in sorted(before - after):
             versions = there.get((package.kind, package.name))
-            by = self._who_dropped(package, is_other_version=versions is not None)
+            by = self._who_dropped(package)
             if by is not None:
                 announced.setdefault(by, []).append(package)
             elif versions is None:
@@ -358,10 +368,10 @@ class Comparison:
             names = ", ".join(str(p) for p in packages[:3]) + (", ..." if len(packages) > 3 else "")
             yield Difference(Area.PACKAGES, f"not installed: {names}", by, len(packages))
 
-    def _who_dropped(self, package: Package, *, is_other_version: bool) -> str | None:
+    def _who_dropped(self, package: Package) -> str | None:
         if package.kind == "python" and package.name in _INSTALLERS:
             return self._who(FileChange.BUILD)
-        if package.kind == "node" and (is_other_version or package.name not in self._needed):
+        if package.kind == "node" and package not in self._needed_packages:
             return self._who(FileChange.DEVELOPMENT)
         return None
 

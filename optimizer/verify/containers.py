@@ -104,6 +104,23 @@ class Container:
         self.builder.run("stop", "-t", str(grace), self.name, timeout=grace + 60.0)
         return time.monotonic() - start
 
+    def ignores(self, sign: int) -> bool:
+        """Whether its first process surely ignores a signal: as the first of its process namespace it gets only those that it
+        has a handler for. False where that cannot be seen.
+
+        Source: pid_namespaces(7); proc(5), SigCgt.
+        """
+        described = self._described()
+        pid = int((described.get("State") or {}).get("Pid") or 0)
+        if not pid or not self._is_local or not _is_process_of(pid, described.get("Id", "")):
+            return False
+        try:
+            status = Path(f"/proc/{pid}/status").read_text("utf-8", "replace")
+        except OSError:
+            return False
+        caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), "")
+        return bool(caught) and not int(caught, 16) >> (sign - 1) & 1
+
     def remove(self) -> None:
         self.builder.run("rm", "-f", "-v", self.name)
 

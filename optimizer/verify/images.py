@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,14 @@ class ImageConfig:
     def start(self) -> tuple[str, ...]:
         """The words that a container starts with."""
         return (*(self.config.get("Entrypoint") or ()), *(self.config.get("Cmd") or ()))
+
+    @property
+    def stop_signal(self) -> int:
+        """The number of the signal that asks it to end."""
+        name = self.config.get("StopSignal") or "SIGTERM"
+        if name.isdecimal():
+            return int(name)
+        return int(getattr(signal, name if name.startswith("SIG") else f"SIG{name}", signal.SIGTERM))
 
     @property
     def tcp_ports(self) -> tuple[int, ...]:
@@ -115,10 +124,7 @@ def _declared(rewrites: tuple[Rewrite, ...], aspect: Aspect, key: str | None) ->
         for change in rewrite.changes:
             both = set(change.removed) & set(change.added)
             texts = [text for text in (*change.removed, *change.added) if text not in both]
-            is_author = aspect is Aspect.LABEL and change.aspect is Aspect.AUTHOR
-            if (
-                change.aspect is aspect and (key is None or any(t.partition("=")[0].strip() == key for t in texts))
-            ) or is_author:
+            if change.aspect is aspect and (key is None or any(text.partition("=")[0].strip() == key for text in texts)):
                 return rewrite.name
     return None
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _PYTHON = re.compile(r"/(?P<name>[^/]+?)-(?P<version>\d[^-/]*)(?:-py[\d.]+)?\.(?:dist-info|egg-info)$")
 _RUBY = re.compile(r"/specifications/(?:default/)?(?P<name>[^/]+)-(?P<version>\d[^-/]*)\.gemspec$")
 _NODE = re.compile(r"/node_modules/(?P<name>(?:@[^/]+/)?[^/@.][^/]*)/package\.json$")
+_MODULE = re.compile(r"^(?P<folder>.*/node_modules/(?P<name>(?:@[^/]+/)?[^/@.][^/]*))(?=/|$)")
 _DPKG = re.compile(r"^/var/lib/dpkg/(status|status\.d/[^/]+)$")
 _APK = re.compile(r"^/lib/apk/db/installed$")
 _LIST = re.compile(r"^/var/lib/dpkg/info/(?P<name>[^/:]+)(?::\w+)?\.list$")
@@ -47,37 +48,59 @@ def language_packages(snapshot: Snapshot, *, with_base: bool) -> frozenset[Packa
             found.add(Package("python", re.sub(r"[-_.]+", "-", match["name"]).lower(), match["version"]))
         elif path.endswith(".gemspec") and (match := _RUBY.search(path)):
             found.add(Package("ruby", match["name"], match["version"]))
-        elif path.endswith("/package.json") and (match := _NODE.search(path)):
-            manifest = _manifest(snapshot, path)
-            if manifest.get("version"):
-                found.add(Package("node", match["name"], f"{manifest['version']}"))
+        elif path.endswith("/package.json") and (package := node_package(snapshot, path)) is not None:
+            found.add(package)
     return frozenset(found)
 
 
-def needed_node_packages(snapshot: Snapshot) -> frozenset[str]:
-    """The names of the Node packages that an application's manifests need in production, and what those need in turn."""
-    wanted: dict[str, set[str]] = {}
-    waiting: list[str] = []
-    for path in snapshot.entries:
-        if not path.endswith("/package.json"):
-            continue
-        manifest = _manifest(snapshot, path)
-        names = {
-            name
-            for table in ("dependencies", "optionalDependencies", "peerDependencies")
-            for name in _names(manifest.get(table))
-        }
-        if match := _NODE.search(path):
-            wanted.setdefault(match["name"], set()).update(names)
-        elif "/node_modules/" not in path and not snapshot.is_of_base(path):
-            waiting += names
+def node_package(snapshot: Snapshot, path: str) -> Package | None:
+    """The package that a package.json below node_modules describes; None for other files."""
+    match = _NODE.search(path)
+    version = _manifest(snapshot, path).get("version") if match is not None else None
+    return Package("node", match["name"], f"{version}") if match is not None and version else None
+
+
+def needed_node_folders(snapshot: Snapshot) -> frozenset[str]:
+    """The folders of the Node packages that an application's manifests need in production, found as Node finds them."""
+    waiting = [
+        (path.removesuffix("/package.json"), name)
+        for path in snapshot.entries
+        if path.endswith("/package.json") and "/node_modules/" not in path and not snapshot.is_of_base(path)
+        for name in _wanted(snapshot, path)
+    ]
     needed: set[str] = set()
     while waiting:
-        name = waiting.pop()
-        if name not in needed:
-            needed.add(name)
-            waiting += wanted.get(name, ())
+        folder, name = waiting.pop()
+        found = _node_folder(snapshot, folder, name)
+        if found is not None and found not in needed:
+            needed.add(found)
+            waiting += ((found, wanted) for wanted in _wanted(snapshot, f"{found}/package.json"))
     return frozenset(needed)
+
+
+def node_package_at(path: str) -> tuple[str, str] | None:
+    """The folder and the name of the Node package that a file belongs to; None for other files."""
+    match = _MODULE.match(path)
+    return None if match is None else (match["folder"], match["name"])
+
+
+def _node_folder(snapshot: Snapshot, folder: str, name: str) -> str | None:
+    """Where Node finds the package `name` from `folder`."""
+    while True:
+        if not folder.endswith("/node_modules"):
+            real = snapshot.resolve(f"{folder}/node_modules/{name}")
+            if real is not None:
+                return real
+        if not folder:
+            return None
+        folder = folder.rpartition("/")[0]
+
+
+def _wanted(snapshot: Snapshot, path: str) -> list[str]:
+    """The packages that a manifest needs in production."""
+    manifest = _manifest(snapshot, path) if path in snapshot.entries else {}
+    tables = (manifest.get(table) for table in ("dependencies", "optionalDependencies", "peerDependencies"))
+    return [name for table in tables if isinstance(table, dict) for name in table]
 
 
 def system_packages(snapshot: Snapshot) -> frozenset[str] | None:
@@ -112,7 +135,3 @@ def _manifest(snapshot: Snapshot, path: str) -> dict[str, Any]:
     except json.JSONDecodeError:
         return {}  # a test's own broken manifest
     return found if isinstance(found, dict) else {}
-
-
-def _names(table: object) -> list[str]:
-    return list(table) if isinstance(table, dict) else []

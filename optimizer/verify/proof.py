@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.engine import Outcome, optimize
 from optimizer.facts import Facts
+from optimizer.facts.started import How
 from optimizer.verify import behaviour, snapshot
 from optimizer.verify.behaviour import Behaviour, Observer
 from optimizer.verify.bisect import Bisection, Failed
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
     from optimizer.rewrite import Key
     from optimizer.verify.bisect import Dropped
     from optimizer.verify.builders import Build, Recipe
+    from optimizer.verify.images import ImageConfig
     from optimizer.verify.session import Session
 
 HINT_WAIT = 5.0
 _KILLED = 9.5  # a program that had to be killed cannot stop any slower
-HINTS = {
+HINTS: dict[str, tuple[str, ...]] = {
     "read-only": ("--read-only", "--tmpfs", "/tmp"),  # noqa: S108 - in the container
     "no capabilities": ("--cap-drop", "ALL"),
 }
@@ -107,6 +109,11 @@ class Proof:
     build_seconds: float = 0.0
 
     @property
+    def settles(self) -> bool:
+        """Whether anything can be claimed: the images were compared, or there is nothing to compare."""
+        return self.verdict is not Verdict.NOT_COMPARABLE
+
+    @property
     def failures(self) -> tuple[Difference, ...]:
         return failures(self.differences)
 
@@ -125,6 +132,13 @@ class _Built:
     hints: dict[str, bool] = field(default_factory=dict)
     again: Build | None = None
     is_cold: bool = True
+
+
+def nothing_to_prove(result: FileResult) -> Proof | None:
+    """The proof of a file in which nothing is rewritten, for which no builder is needed; None for any other."""
+    if result.outcome is None or result.is_changed:
+        return None
+    return Proof(result.path, Verdict.NOTHING, result.outcome, "", reason="nothing to rewrite")
 
 
 def prove(session: Session, result: FileResult, *, drops: bool) -> Proof:
@@ -153,14 +167,12 @@ class _Prover:
     # ---------------------------------------------------------------- the course of it
 
     def prove(self, *, drops: bool) -> Proof:
-        if not self.first.is_changed:
-            return self._proof(Verdict.NOTHING, self.first, reason="there is nothing to rewrite")
         self.original = self._build(Outcome(self.first.before, self.first.before), "the original", is_cold=True)
         if not self.original.build.is_built:
             if (pull := self.original.build.failed_pull) is not None:
                 raise BuilderError(f"{self.result.path}: {pull}")
             return self._not_comparable("the original does not build", self.original.build.log.tail())
-        self.observer = Observer(self.session.builder, self.session.options.questions, self.original.tag)
+        self.observer = Observer(self.session.builder, self.session.options, self.original.tag)
         looking = self.session.pool.submit(self._look, self.original)
         watching = self.session.pool.submit(self._watch_original)
         if self.edit is not None:
@@ -273,29 +285,43 @@ class _Prover:
         context = self.context.with_files({file.path: file.text for file in files}) if files else self.context
         return Facts(document, context, self.settings.target)
 
-    def _watch(self, built: _Built, config: Any, *, with_hints: bool) -> tuple[str, ...]:
+    def _watch(self, built: _Built, config: ImageConfig, *, with_hints: bool) -> tuple[str, ...]:
         """Run the rewritten image like the original; what it does otherwise."""
         before = self.original.behaviour
         assert before is not None
         stops = before.stop_seconds is not None and before.stop_seconds < _KILLED
         after = self.observer.observe(built.tag, config, like=before, stops=stops)
         built.behaviour = after
-        compares_body = self.session.options.questions.compares_body
+        compares_body = self.session.options.body
         again = None
         if compares_body and behaviour.bodies_differ(before, after):
             assert self.original.image is not None
             again = self.observer.observe(self.original.tag, self.original.image.config, like=before, is_brief=True)
         found = tuple(behaviour.differences(before, after, again, compares_body=compares_body))
         if with_hints and not found:
-            for name, options in HINTS.items():
-                strict = self.observer.observe(built.tag, config, *options, like=before, is_brief=True, wait=HINT_WAIT)
-                built.hints[name] = behaviour.works(before, strict)
+            both = tuple(word for options in HINTS.values() for word in options)
+            is_both = self._works(built, config, both)
+            built.hints = {name: is_both or self._works(built, config, options) for name, options in HINTS.items()}
         return found
+
+    def _works(self, built: _Built, config: ImageConfig, options: tuple[str, ...]) -> bool:
+        """Whether the image also does its job when it is run with more restrictive options."""
+        before = self.original.behaviour
+        assert before is not None
+        strict = self.observer.observe(built.tag, config, *options, like=before, is_brief=True, wait=HINT_WAIT)
+        return behaviour.works(before, strict)
 
     # ---------------------------------------------------------------- what is won
 
     def _entry_file(self) -> str | None:
-        return Facts(self.first.before, self.context, self.settings.target).cache.entry_file()
+        """The source, below the build context, that the image starts; else what a developer would edit most likely."""
+        facts = Facts(self.first.before, self.context, self.settings.target)
+        if facts.target is None:
+            return None
+        paths = (s.what for s in facts.application(facts.target).started if s.how is How.SOURCE and s.what)
+        copies = tuple(copy for stage in facts.shipped for copy in facts.copies(stage))
+        found = (source for path in paths for copy in copies if (source := copy.locate(path)) and self.context.is_file(source))
+        return next(found, None) or facts.cache.entry_file()
 
     def _rebuild(self, built: _Built) -> None:
         """Build once more, after an edit of one source: blank lines, which break no language. Each edit is another one, since

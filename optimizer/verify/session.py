@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from optimizer.verify import sweep
-from optimizer.verify.behaviour import Questions
 from optimizer.verify.builders import Recipe, choose
 from optimizer.verify.commands import Commands
 
@@ -20,36 +18,17 @@ if TYPE_CHECKING:
 
     from optimizer.engine import Outcome
     from optimizer.facts.context import BuildContext
+    from optimizer.settings import Verify
     from optimizer.verify.builders import Build, Builder
-
-TIMEOUT = 1800.0
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to verify.
-
-    `builder`: docker, podman, buildah or a buildx builder's name, None for what answers; `network` of builds and containers;
-    `timeout`: seconds a build may take; `edit`: the source to edit for the rebuild, below the build context, None for the entry
-    file; `build_args`: NAME=VALUE; `scan`: whether to count vulnerabilities.
-    """
-
-    builder: str | None = None
-    network: str | None = None
-    timeout: float = TIMEOUT
-    questions: Questions = field(default_factory=Questions)
-    edit: str | None = None
-    build_args: tuple[str, ...] = ()
-    scan: bool = False
 
 
 class Session:
-    """Builds images that are gone when it ends, however it ends. Raises BuilderError on entering, where no builder answers.
+    """Builds images that are gone when it ends, however it ends. Raises BuilderError where no builder answers.
 
-    `on_progress` is told what runs.
+    `options` are the settings for verifying, `on_progress` is told what runs.
     """
 
-    def __init__(self, options: Options, on_progress: Callable[[str], None]) -> None:
+    def __init__(self, options: Verify, on_progress: Callable[[str], None]) -> None:
         self.options = options
         self.on_progress = on_progress
         self.commands = Commands()
