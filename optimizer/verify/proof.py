@@ -318,10 +318,10 @@ class _Prover:
         facts = Facts(self.first.before, self.context, self.settings.target)
         if facts.target is None:
             return None
-        paths = (s.what for s in facts.application(facts.target).started if s.how is How.SOURCE and s.what)
+        paths = (s.what for s in facts.application(facts.target).started if s.how in (How.NODE, How.PYTHON) and s.what)
         copies = tuple(copy for stage in facts.shipped for copy in facts.copies(stage))
-        found = (source for path in paths for copy in copies if (source := copy.locate(path)) and self.context.is_file(source))
-        return next(found, None) or facts.cache.entry_file()
+        found = [source for path in paths for copy in copies if (source := copy.locate(path)) and self.context.is_file(source)]
+        return found[-1] if found else facts.cache.entry_file()  # what prepares the start comes before what stays
 
     def _rebuild(self, built: _Built) -> None:
         """Build once more, after an edit of one source: blank lines, which break no language. Each edit is another one, since
