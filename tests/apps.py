@@ -1,48 +1,41 @@
-"""The bundled applications, built and asked before and after, with a Docker daemon: `python -m tests.apps` prints the table."""
+"""The bundled applications: how they are asked, and, with a Docker daemon, what the tool and an expert make of them.
+
+`python -m tests.apps` builds, runs and measures all of them and writes the table into docs/verify.md.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import random
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
-import urllib.error
-import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from optimizer.batch import fix_file, write
+from optimizer.batch import fix_file
+from optimizer.dockerfile.document import Document
+from optimizer.engine import Outcome
+from optimizer.report.proof_markdown import table
+from optimizer.verify.proof import Proof, Verdict, prove
+from optimizer.verify.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from optimizer.verify.behaviour import Behaviour
+    from optimizer.verify.proof import Measures
 
 APPS = Path(__file__).parent.parent / "fixtures" / "apps"
+PAGE = Path(__file__).parent.parent / "docs" / "verify.md"
 EXPERT = "expert.Dockerfile"
-VERSIONS = ("before", "safe", "unsafe", "expert")
 ENVIRONMENT = {**os.environ, "DOCKER_BUILDKIT": "1"}
-_STEP = re.compile(r"^#(\d+) \[(?!internal)[^\]]*\] (?!FROM)(.*)$", re.MULTILINE)
-_CACHED = re.compile(r"^#(\d+) CACHED", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One application as one Dockerfile builds it; `steps` run again of `total` after one edit of its source."""
-
-    app: str
-    built: bool
-    answers: bool
-    megabytes: float
-    steps: int
-    total: int
-    note: str
-
-    def __str__(self) -> str:
-        return f"{self.built!s:6} {self.answers!s:8} {self.megabytes:7.1f} MB  {self.steps} of {self.total} steps  {self.note}"
+_TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- /table -->)", re.DOTALL)
 
 
 def names() -> list[str]:
@@ -78,86 +71,95 @@ def missing_base(app: str) -> str | None:
     return next((base for base in bases if docker("image", "inspect", base).returncode), None)
 
 
-def build_and_ask(app: str, version: str) -> Row:
-    """Build, run and ask `app`, and rebuild it after an edit to its source.
+@dataclass(frozen=True)
+class Row:
+    """One application: the proof of what the tool made of it, and that of the expert's Dockerfile, which the tool never sees."""
 
-    `version` is one of VERSIONS: as it is, after `fix -w`, after `fix -w --unsafe`, or by the Dockerfile of an expert, which
-    the tool never sees.
-    """
-    with tempfile.TemporaryDirectory(prefix=f"dockeropt-{app}-") as work:
+    app: str
+    tool: Proof
+    expert: Proof
+
+    @property
+    def images(self) -> tuple[Measures, Measures, Measures]:
+        """What was measured of the original, of the tool's image and of the expert's."""
+        found = (self.tool.before, self.tool.after, self.expert.after)
+        assert all(measures is not None for measures in found)
+        return found  # type: ignore[return-value]
+
+
+def row(app: str, on_progress: Callable[[str], None]) -> Row:
+    """Compare the original of an application with what the tool makes of it, and with what an expert does."""
+    with tempfile.TemporaryDirectory(prefix="dockeropt-app-") as work:
         folder = Path(work) / app
         lay_out(app, folder)
-        if version in ("safe", "unsafe"):
-            result = fix_file(folder / "Dockerfile", {"unsafe": version == "unsafe"})
-            assert not result.is_failed, result
-            write(result)
-        elif version == "expert":
-            shutil.copy(APPS / app / EXPERT, folder / "Dockerfile")
-        tag = f"dockeropt-test-{app}-{version}"
-        try:
-            return _measure(app, folder, tag, spec(app))
-        finally:
-            docker("rm", "-f", tag)
-            docker("rmi", "-f", tag)
+        result = fix_file(folder / "Dockerfile", {"unsafe": True})
+        assert result.outcome is not None
+        expert = Outcome(result.outcome.before, Document.parse((APPS / app / EXPERT).read_bytes()))
+        with Session(result.settings.verify, on_progress) as session:
+            tool = prove(session, result, drops=False)
+        with Session(result.settings.verify, on_progress) as session:
+            return Row(app, tool, prove(session, replace(result, outcome=expert), drops=False))
 
 
-def _measure(app: str, folder: Path, tag: str, asked: dict[str, Any]) -> Row:
-    done = build(folder, tag)
-    if done.returncode:
-        return Row(app, built=False, answers=False, megabytes=0, steps=0, total=0, note=done.stderr[-400:])
-    size = json.loads(docker("image", "inspect", tag).stdout)[0]["Size"] / 1e6
-    docker("rm", "-f", tag)
-    docker("run", "-d", "--network=host", "--name", tag, tag)
-    said = _ask(f"http://127.0.0.1:{asked['port']}{asked['path']}", asked["expect"])
-    logs = "" if said is None else (docker("logs", "--tail", "5", tag).stderr + said)[-300:]
-    docker("rm", "-f", tag)
-    edited = folder / asked["edit"]
-    blanks = "".join(random.choice(("\n", " \n")) for _ in range(40))  # noqa: S311 - new each time: the cache goes by content
-    edited.write_text(edited.read_text() + blanks)
-    again = build(folder, tag)
-    steps = {match[1] for match in _STEP.finditer(again.stderr + again.stdout)}
-    cached = {match[1] for match in _CACHED.finditer(again.stderr + again.stdout)}
-    return Row(app, built=True, answers=said is None, megabytes=size, steps=len(steps - cached), total=len(steps), note=logs)
+def ratio(rows: list[Row], one: int, other: int) -> float:
+    """Geometric mean over the applications of the size of one image by that of another, in the order of `Row.images`."""
+    return math.prod(row.images[one].size / row.images[other].size for row in rows) ** (1 / len(rows))
 
 
-def build(folder: Path, tag: str) -> subprocess.CompletedProcess[str]:
-    return docker("build", "--network=host", "--progress=plain", "-t", tag, str(folder))
+def page(rows: list[Row]) -> Iterator[str]:
+    """The lines of the table in docs/verify.md."""
+    yield f"Measured on {date.today().isoformat()} with {rows[0].tool.builder}, by `python -m tests.apps`."
+    yield ""
+    head = ("application", "", "size", "layers", "system packages", "build without cache", "steps after an edit", "proof")
+    yield from table(head, (cells for found in rows for cells in _cells(found)))
+    yield ""
+    yield f"Size, geometric means: rewritten by original {ratio(rows, 1, 0):.3f}, rewritten by expert {ratio(rows, 1, 2):.3f}."
+    spent, builds = (sum(getattr(found.tool, name) for found in rows) for name in ("seconds", "build_seconds"))
+    yield f"All verifications took {spent:.0f} s, the builds among them {builds:.0f} s ({(spent / builds - 1) * 100:+.0f} %)."
 
 
-def _ask(address: str, expected: str) -> str | None:
-    """None when the application answers with `expected` within 20 seconds, else what came."""
-    last = ""
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        try:
-            with urllib.request.urlopen(address, timeout=3) as answer:  # noqa: S310 - our own address
-                last = answer.read().decode(errors="replace")
-            if expected in last:
-                return None
-        except (urllib.error.URLError, OSError) as error:
-            last = str(error)
-        time.sleep(0.3)
-    return last[:200]
+def _cells(found: Row) -> Iterator[tuple[str, ...]]:
+    assert found.tool.behaviours is not None
+    original = found.tool.behaviours[0]
+    proofs = (_answered(original), _proven(found.tool), _same(original, found.expert))
+    for version, measures, proof in zip(("original", "rewritten", "expert"), found.images, proofs, strict=True):
+        yield (
+            found.app if version == "original" else "",
+            version,
+            f"{measures.size / 1e6:.1f} MB",
+            f"{len(measures.layers)}",
+            f"{measures.packages}",
+            f"{measures.cold_seconds:.1f} s",
+            f"{measures.steps} of {measures.total}, {measures.edit_seconds:.1f} s",
+            proof,
+        )
 
 
-def ratio(rows: dict[tuple[str, str], Row], version: str, other: str) -> float:
-    """Geometric mean over the applications of the size of one version by that of another."""
-    names_ = {name for name, _ in rows}
-    return math.prod(rows[name, version].megabytes / rows[name, other].megabytes for name in names_) ** (1 / len(names_))
+def _answered(behaviour: Behaviour) -> str:
+    return ", ".join(f"{answer.path} {answer.status}" for answer in behaviour.answers)
 
 
-def _table(wanted: list[str]) -> None:
-    rows: dict[tuple[str, str], Row] = {}
-    for name in wanted:
-        for version in VERSIONS:
-            rows[name, version] = build_and_ask(name, version)
-            print(f"{name:20} {version:7} {rows[name, version]}", flush=True)
-    for version in ("safe", "unsafe"):
-        for other in ("before", "expert"):
-            print(f"size {version} / {other}: {ratio(rows, version, other):.3f} (geometric mean)")
+def _proven(proof: Proof) -> str:
+    return "every comparison passes" if proof.verdict is Verdict.PROVEN else f"{len(proof.failures)} differences"
+
+
+def _same(original: Behaviour, expert: Proof) -> str:
+    is_same = expert.behaviours is not None and expert.behaviours[1].answers == original.answers
+    return "same answers" if is_same else "other answers"
+
+
+def _main(wanted: list[str]) -> None:
+    if reason := why_no_daemon():
+        sys.exit(reason)
+    rows = []
+    for name in wanted or names():
+        rows.append(row(name, lambda _: None))
+        print(*(" | ".join(cells) for cells in _cells(rows[-1])), sep="\n", flush=True)
+    text = "\n".join(page(rows))
+    print(text)
+    if not wanted:
+        PAGE.write_text(_TABLE.sub(lambda _: f"{text}\n", PAGE.read_text()))
 
 
 if __name__ == "__main__":
-    if reason := why_no_daemon():
-        sys.exit(reason)
-    _table(sys.argv[1:] or names())
+    _main(sys.argv[1:])

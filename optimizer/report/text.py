@@ -34,7 +34,8 @@ def render(result: FileResult, *, verbose: bool = False, written: bool = False) 
     ]
     if outcome.is_changed and not written:
         unsafe = "--unsafe " if any(rewrite.safety < Safety.SAFE for rewrite in outcome.applied) else ""
-        lines += ["", f"Write it: dockeropt fix -w {unsafe}{shlex.quote(result.path)}"]
+        path = shlex.quote(result.path)
+        lines += ["", f"Write it: dockeropt fix -w {unsafe}{path}      Prove it: dockeropt verify {path}"]
     return "\n".join(lines) + "\n"
 
 
@@ -104,7 +105,11 @@ def _evidence(word: str, found: tuple[Evidence, ...]) -> Iterator[str]:
 
 def _held_back(rewrite: Rewrite) -> str:
     name = rewrite.name.ljust(_NAME_WIDTH)
-    how = "--unsafe applies it" if rewrite.safety is Safety.UNSAFE else "Too uncertain to write without proof"
+    how = (
+        "--unsafe applies it, --verify settles it"
+        if rewrite.safety is Safety.UNSAFE
+        else "Too uncertain to write without proof"
+    )
     return f"held back  {name} {rewrite.summary}. Unknown: {'; '.join(rewrite.unknown)}. {how}"
 
 

@@ -23,6 +23,7 @@ MAX_BODY = 8 << 20
 _POLL = 0.1
 _QUIET = 3.0  # seconds without a port, where none is promised, until a program counts as one that just runs
 _SETTLE = 1.5  # seconds until an open port that does not speak HTTP counts as ready
+_ELSEWHERE = 5.0  # seconds for which a program may listen on other ports than the original before it counts as different
 _HEALTH_TRIES = 5
 _SLOWER = 2.0  # seconds of noise in how long a stop takes
 _EPHEMERAL = 32768
@@ -156,6 +157,8 @@ class Observer:
                 is_settled = now - since > _SETTLE
                 if found.answers and (all(0 < answer.status < 500 for answer in found.answers) or is_settled):
                     return found
+            elif ports and now - since > _ELSEWHERE:
+                return found  # it listens, but not where the original does
             elif not ports and not promised and now - start > _QUIET:
                 return found
             self.builder.commands.sleep(_POLL)

@@ -30,9 +30,14 @@ _OUTPUT = re.compile(r"^#\d+ (?:[\d.]+ )?(?P<text>.*)$")
 _BUILDAH_STEP = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)?: (?P<text>(?:RUN|COPY|ADD|WORKDIR)\b.*)$")
 _BUILDAH_OTHER = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d+")
 _BUILDAH_CACHED = re.compile(r"^--> Using cache ")
+_METADATA = re.compile(
+    r"^#(?P<number>\d+) (?:\[[^\]]*internal\] load metadata for|resolve image config for) (?:docker-image://)?(?P<image>\S+)"
+)
+_ERROR = re.compile(r"^#(?P<number>\d+) ERROR: (?P<why>.*)$")
+# The same of Podman and Buildah.
 _PULL_FAILED = re.compile(
-    r"failed to resolve source metadata for (?P<image>\S+?): (?P<why>.*)"
-    r"|(?P<buildah>initializing source docker://\S+|unable to copy from source docker://\S+|short-name \S+ did not resolve.*)"
+    r"(initializing source docker://|unable to copy from source docker://|short-name \S+ did not resolve|"
+    r"pinging container registry |reading manifest ).*"
 )
 _DISK_FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 _LOG_LINES = 400
@@ -51,13 +56,18 @@ class Recipe:
 
 @dataclass(slots=True)
 class BuildLog:
-    """What a builder said, line by line, and the steps found in it. FROM counts as no step."""
+    """What a builder said, line by line, and the steps found in it; FROM counts as no step.
+
+    `failed_pull` is the line about an image that could not be had.
+    """
 
     lines: list[str] = field(default_factory=list)
     steps: dict[str, str] = field(default_factory=dict)
     cached: set[str] = field(default_factory=set)
     pull_seconds: float = 0.0
+    failed_pull: str | None = None
     _bases: set[str] = field(default_factory=set)
+    _asked: dict[str, str] = field(default_factory=dict)
 
     def add(self, line: str) -> str | None:
         """Take in a line; the step that it begins, if it begins one."""
@@ -81,6 +91,13 @@ class BuildLog:
                 self.cached.add(f"{len(self.steps) - 1}")
         elif (match := _DONE.match(line)) and match["number"] in self._bases:
             self.pull_seconds += float(match["seconds"])
+        elif match := _METADATA.match(line):
+            self._asked[match["number"]] = match["image"]
+        elif (match := _ERROR.match(line)) and match["number"] in self._asked:
+            image = self._asked[match["number"]]
+            self.failed_pull = f"{image} cannot be pulled: {match['why'].removeprefix(f'{image}: ')}"
+        elif match := _PULL_FAILED.search(line):
+            self.failed_pull = f"a base cannot be pulled: {match[0]}"
         return None
 
     @property
@@ -112,11 +129,8 @@ class Build:
 
     @property
     def failed_pull(self) -> str | None:
-        """The line about a base image that could not be had; None where that was not it."""
-        for line in self.log.lines:
-            if not self.is_built and (match := _PULL_FAILED.search(line)):
-                return f"{match['image']} cannot be pulled: {match['why']}" if match["image"] else match["buildah"]
-        return None
+        """The line about a base image that could not be had, if that is why it is not built."""
+        return None if self.is_built else self.log.failed_pull
 
 
 class Builder(Protocol):

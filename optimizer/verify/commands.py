@@ -62,7 +62,6 @@ class Commands:
             try:
                 out, err = process.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
-                _end(process)
                 raise BuilderError(f"`{_short(words)}` did not answer within {timeout:.0f} s") from None
         self._check()
         return Done(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
@@ -112,8 +111,7 @@ class Commands:
         with self._lock:
             self._is_stopped = True
             live = tuple(self._live)
-        for process in live:
-            _end(process)
+        _end(*live)
 
     def sleep(self, seconds: float) -> None:
         """Wait. Raises StoppedError once the run is stopped."""
@@ -144,7 +142,11 @@ class Commands:
                 self.watch(process.pid)
         try:
             with process:
-                yield process
+                try:
+                    yield process
+                except BaseException:
+                    _end(process)  # leaving `with process` would wait for it
+                    raise
         finally:
             with self._lock:
                 self._live.discard(process)
@@ -152,13 +154,17 @@ class Commands:
                     self.watch(process.pid, ended=True)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process and its children to end; kill them if they do not."""
-    for sign, seconds in ((signal.SIGINT, _KILL_AFTER), (signal.SIGKILL, _KILL_AFTER)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sign)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
+def _end(*processes: subprocess.Popen[bytes]) -> None:
+    """Ask processes and their children to end; kill those that do not."""
+    for sign in (signal.SIGINT, signal.SIGKILL):
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sign)
+        end = time.monotonic() + _KILL_AFTER
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(end - time.monotonic(), 0.01))
+        if all(process.returncode is not None for process in processes):
             return
 
 

@@ -262,7 +262,8 @@ class _Prover:
         built.differences = (*found, *(Difference(Area.BEHAVIOUR, way) for way in ways))
         wrong = failures(built.differences)
         assert built.behaviour is not None
-        return Failed(wrong, built.behaviour.output[-12:]) if wrong else None
+        speaks = any(failure.area is Area.BEHAVIOUR for failure in wrong)
+        return Failed(wrong, built.behaviour.output[-12:] if speaks else ()) if wrong else None
 
     def _compare(self, built: _Built) -> tuple[Difference, ...]:
         self._look(built)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from optimizer.verify.session import Session
 
 SCANNERS = ("grype", "trivy", "syft")
+SCOUT = "docker scout"  # a plug-in of docker, not a program on PATH
 _SECONDS = 600.0
 
 
@@ -34,6 +35,8 @@ def scan(session: Session, tag: str) -> Scan | None:
     session.on_progress(f"scanning {tag}")
     path = session.commands.environment.get("PATH")
     found = [name for name in SCANNERS if shutil.which(name, path=path)]
+    if session.builder.runs_with == "docker" and session.builder.run("scout", "version").code == 0:
+        found.append(SCOUT)
     scans = [_READERS[name](session.commands, session.builder.runs_with, tag) for name in found]
     if not scans:
         return None
@@ -68,4 +71,13 @@ def _trivy(commands: Commands, program: str, tag: str) -> Scan:  # noqa: ARG001 
     return Scan("trivy", sum(len(r.get("Packages") or ()) for r in results), dict(levels))
 
 
-_READERS: dict[str, Callable[[Commands, str, str], Scan]] = {"grype": _grype, "trivy": _trivy, "syft": _syft}
+def _scout(commands: Commands, program: str, tag: str) -> Scan:
+    found = _output(commands, program, "scout", "cves", "--format", "sarif", f"local://{tag}")
+    rules = [
+        rule.get("properties") or {} for run in found.get("runs") or () for rule in run["tool"]["driver"].get("rules") or ()
+    ]
+    levels = Counter(f"{rule.get('cvssV3_severity') or 'unspecified'}".lower() for rule in rules)
+    return Scan(SCOUT, None, dict(levels))
+
+
+_READERS: dict[str, Callable[[Commands, str, str], Scan]] = {"grype": _grype, "trivy": _trivy, "syft": _syft, SCOUT: _scout}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PREFIX = "dockeropt-verify-"
 _DAY = 86_400
 _WAIT = 60.0
+_SETTLE = 1.0
 
 
 def mark() -> str:
@@ -165,6 +166,9 @@ def main(program: str, label: str, folder: str) -> None:
         (pids.add if line.startswith("+") else pids.discard)(int(line[1:]))
     _end(sorted(pids))
     clear(program, label)
+    if pids:  # what they had asked of the daemon may have come about since
+        time.sleep(_SETTLE)
+        clear(program, label)
     shutil.rmtree(folder, ignore_errors=True)
 
 
