@@ -90,16 +90,20 @@ def _bar(name: str, measures: Measures, largest: int) -> str:
     """The layers of one image side by side, drawn to the scale of the larger one, and as a list."""
     total = sum(layer.size for layer in measures.layers) or 1
     width = 100 * measures.size / largest
-    parts = "".join(
-        f'<span style="flex: {max(layer.size, 1)}" title="{escape(_layer(layer))}"></span>' for layer in measures.layers
-    )
+    parts = "".join(_part(layer) for layer in measures.layers)
     items = "".join(f"<li>{escape(_layer(layer))}</li>" for layer in sorted(measures.layers, key=lambda layer: -layer.size))
     return (
-        f"<figure><figcaption>{name}: {measures.size / 1e6:.1f} MB in {len(measures.layers)} layers</figcaption>"
+        f"<figure><figcaption>{name}: {measures.size / 1e6:.1f} MB in {len(measures.layers)} layers, "
+        f"the base in grey</figcaption>"
         f'<div class="bar" role="img" aria-label="{len(measures.layers)} layers, {total / 1e6:.1f} MB" '
         f'style="width: {width:.2f}%">{parts}</div>'
         f"<details><summary>the layers</summary><ul>{items}</ul></details></figure>"
     )
+
+
+def _part(layer: Layer) -> str:
+    kind = ' class="base"' if layer.is_of_base else ""
+    return f'<span{kind} style="flex: {max(layer.size, 1)}" title="{escape(_layer(layer))}"></span>'
 
 
 def _layer(layer: Layer) -> str:
@@ -111,7 +115,7 @@ def _compared(proof: Proof) -> Iterator[str]:
     if found:
         yield "<h2>What was compared</h2>"
     for area in found:
-        verdict = '<span class="proven">same</span>' if area.holds else '<span class="failed">not the same</span>'
+        verdict = f'<span class="{"proven" if area.holds else "failed"}">{area.verdict}</span>'
         yield f"<div><strong>{area.area}</strong>: {verdict}<ul>"
         yield from (f'<li class="bad">{escape(line)}</li>' for line in area.failures)
         yield from (f'<li class="announced">{escape(line)}</li>' for line in area.announced)

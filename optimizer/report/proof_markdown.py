@@ -24,7 +24,7 @@ def _proof(proof: Proof) -> Iterator[str]:
         yield from table(("", "original", "rewritten", "change"), ((g.what, g.before, g.after, g.change) for g in gains))
         yield ""
     for compared in rows.compared(proof):
-        yield f"- {compared.area}: {'same' if compared.holds else '**not the same**'}"
+        yield f"- {compared.area}: {compared.verdict}" if compared.holds else f"- {compared.area}: **{compared.verdict}**"
         yield from (f"  - **{_plain(line)}**" for line in compared.failures)
         yield from (f"  - {_plain(line)}" for line in compared.announced)
     for name, why, log in rows.dropped(proof):

@@ -35,12 +35,19 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One area that was compared: whether it holds (None: not looked at), what failed, what rewrites announced."""
+    """One area that was compared: whether it holds, what failed, what rewrites announced."""
 
     area: str
-    holds: bool | None
+    holds: bool
     failures: tuple[str, ...]
     announced: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """In words: whether it is the same, or differs as the rewrites say."""
+        if not self.holds:
+            return "not the same"
+        return "differs as announced" if any(line.endswith("]") for line in self.announced) else "same"
 
 
 def headline(proof: Proof) -> str:

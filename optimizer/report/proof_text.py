@@ -27,7 +27,7 @@ def render(proof: Proof, *, verbose: bool = False) -> Iterator[RenderableType]:
     if gains := rows.gains(proof):
         yield _table(gains)
     for compared in rows.compared(proof):
-        verdict = ("ok", "green") if compared.holds else ("FAILED", "bold red")
+        verdict = (compared.verdict, "green" if compared.holds else "bold red")
         yield Text.assemble(compared.area.ljust(_WIDTH), verdict)
         yield from (Text(f"    {line}", style="red") for line in compared.failures)
         shown = compared.announced if verbose else compared.announced[:_SHOWN]

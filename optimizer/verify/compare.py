@@ -14,6 +14,7 @@ from optimizer.rewrite import Aspect, FileChange
 from optimizer.verify import images
 from optimizer.verify.linkage import Linker, programs
 from optimizer.verify.packages import (
+    is_for_development,
     language_packages,
     needed_node_folders,
     node_package,
@@ -37,7 +38,11 @@ _VOLATILE = re.compile(
     r"^/(tmp|var/cache|var/log|var/tmp|proc|sys|dev)/|/(__pycache__|\.cache|\.npm|\.yarn-cache)(/|$)|\.pyc$|/\.package-lock\.json$"
 )
 # Parts of names that a bundler makes up anew.
-_HASHED = re.compile(r"(?<=[/._-])(?=[\w-]*\d)[\w-]{6,}(?=[/._-]|$)")
+_HASHED = re.compile(
+    r"(?<=[._-])(?=[0-9A-Za-z]*\d)(?=[0-9A-Za-z]*[A-Za-z])[0-9A-Za-z]{8,}(?=[./]|$)"  # index-4f3a9b21.js
+    r"|(?<=/)(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{20,}(?=/)"  # static/pAk3v_9sTq2bLx81Zc0dE/
+    r"|(?<=/)(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,}(?=/)"  # dist/0a1b2c3d/
+)
 _INSTALLERS = frozenset({"pip", "setuptools", "wheel"})
 _BIN = re.compile(r"/node_modules/\.bin/")
 
@@ -111,13 +116,9 @@ class Comparison:
             return self._who(FileChange.BUILD)
         name = rest.partition(":")[0]
         keyword = {"Env": "ENV", "Labels": "LABEL"}.get(field)
-        own = (
-            p.name
-            for n in (0, len(self.applied))
-            for i in self._facts(n).document.instructions
-            if i.keyword == keyword
-            for p in i.pairs
-        )
+        facts = (self._facts(count) for count in (0, len(self.applied)))
+        lines = (i for found in facts for i in found.document.instructions if i.keyword == keyword)
+        own = {pair.name.strip("\"'") for line in lines for pair in line.pairs}
         return None if keyword is None or name in own else self._who(FileChange.BASE)
 
     def _who(self, change: FileChange) -> str | None:
@@ -139,12 +140,12 @@ class Comparison:
         found = {"/usr/local"}
         for image in (self.before, self.after):
             found |= {image.config.workdir, *(p for p in image.config.environment.get("PATH", "").split(":") if p)}
-        for path in self._placements(0):
-            found.add(path.rpartition("/")[0] or path)
+        found |= {path.rpartition("/")[0] for path in self._placements(0)} | self._brought(0)
         return tuple(sorted(folder.rstrip("/") + "/" for folder in found if folder.rstrip("/")))
 
     def _is_compared(self, path: str) -> bool:
-        return path.startswith(self.scope) and not _VOLATILE.search(path)
+        is_in = path.startswith(self.scope) or path in self._placements(0) or path in self._brought(0)
+        return is_in and not _VOLATILE.search(path)
 
     def files(self) -> Iterator[Difference]:
         """Missing, new, with another owner or mode, links to nowhere, other contents."""
@@ -194,7 +195,7 @@ class Comparison:
             (FileChange.BASE, self.before.files.is_of_base(path)),
             (FileChange.PACKAGES, path in self._owned),
             (FileChange.DEVELOPMENT, self._is_of_development(path)),
-            (FileChange.BUILD, not path.startswith(self._brought)),
+            (FileChange.BUILD, not self._is_brought(path)),
         ):
             if holds and (name := self._who(change)) is not None:
                 return (name, change), None
@@ -213,26 +214,28 @@ class Comparison:
 
     @cached_property
     def _needed_packages(self) -> frozenset[Package]:
-        """The Node packages, with their versions, in those folders."""
+        """The Node packages, with their versions, that are not for development alone."""
         files = self.before.files
-        return frozenset(found for folder in self._needed if (found := node_package(files, f"{folder}/package.json")))
+        manifests = (path for path in files.entries if (at := node_package_at(path)) and path == f"{at[0]}/package.json")
+        found = (path for path in manifests if not is_for_development(files, path.removesuffix("/package.json"), self._needed))
+        return frozenset(package for path in found if (package := node_package(files, path)) is not None)
 
     def _is_of_development(self, path: str) -> bool:
         """Whether `path` belongs to a Node package that production does not need."""
-        found = node_package_at(path)
-        return _BIN.search(path) is not None or (found is not None and found[0] not in self._needed)
+        files = self.before.files
+        found = node_package_at((files.resolve(path) or path) if _BIN.search(path) else path)
+        return found is not None and is_for_development(files, found[0], self._needed)
 
-    @cached_property
-    def _brought(self) -> tuple[str, ...]:
-        """Where the final stage puts what it copies from other stages."""
-        facts = self._facts(len(self.applied))
-        found = ["\0"]
-        for stage in facts.shipped:
-            for instruction in stage.body:
-                if instruction.keyword == "COPY" and instruction.flag("from") is not None:
-                    path = facts.state(instruction).path(instruction.destination)
-                    found += [path.rstrip("/") + "/", path] if path is not None and path != "/" else []
-        return tuple(found)
+    def _brought(self, count: int) -> frozenset[str]:
+        """Where the final stage, after `count` rewrites, puts what it copies from other stages."""
+        facts = self._facts(count)
+        copies = (i for stage in facts.shipped for i in stage.body if i.keyword == "COPY" and i.flag("from") is not None)
+        paths = (facts.state(copy).path(copy.destination) for copy in copies)
+        return frozenset(path for path in paths if path is not None and path != "/")
+
+    def _is_brought(self, path: str) -> bool:
+        """Whether `path` is where the rewritten Dockerfile puts something of another stage."""
+        return any(path == folder or path.startswith(f"{folder}/") for folder in self._brought(len(self.applied)))
 
     def _placements(self, count: int) -> dict[str, str]:
         """Where the Dockerfile after `count` rewrites puts which files of the build context, as far as one can tell."""
@@ -257,7 +260,7 @@ class Comparison:
                 yield "new, of the base image", path, self._who(FileChange.BASE), None
             elif not (lost[_HASHED.sub("*", path)] and _HASHED.search(path)):
                 by = self._who(FileChange.ADDED)
-                if path in self._placements(len(self.applied)) or path.startswith(self._brought):
+                if path in self._placements(len(self.applied)) or self._is_brought(path):
                     by = by or self._who(FileChange.BASE) or "the Dockerfile"
                 yield "new", path, by, None
 
@@ -278,6 +281,8 @@ class Comparison:
             if new.kind == "link" and after.resolve(path) is None and before.resolve(path) is not None:
                 by = of_base or (self._who(FileChange.DEVELOPMENT) if _BIN.search(path) else None)
                 yield f"link to nowhere ({new.link})", path, by, None
+            elif (was := _kind(before, path)) != (now := _kind(after, path)):
+                yield f"{was} that became a {now}", path, of_base, None
             elif self._has_other_contents(path, old, new):
                 yield "other contents than the build context has", path, None, None
 
@@ -286,7 +291,7 @@ class Comparison:
         source = self._placements(0).get(path)
         if source is None or old.kind != "file" or new.kind != "file" or max(old.size, new.size) > MAX_DIGEST:
             return False
-        if old.size == new.size and self.before.files.digest(path) == self.after.files.digest(path):
+        if self.before.files.digest(path) == self.after.files.digest(path):
             return False
         root = self._facts(0).context.root
         try:
@@ -305,11 +310,12 @@ class Comparison:
     def linkage(self) -> Iterator[Difference]:
         """Libraries, symbol versions and interpreters that the original had and the new image has not."""
         old, new = self._linkers
-        removed = {path.rpartition("/")[2] for layer, path in self.after.files.replaced if layer >= self.after.files.base}
+        files = self.after.files
+        removed = {path.rpartition("/")[2] for layer, path, was in files.replaced if layer >= files.base > was}
         lacking: dict[str, list[str]] = {}
-        for path in programs(self.after.files):
+        for path in programs(files):
             for what in new.missing(path):
-                if self.after.files.is_of_base(path) and what.removeprefix("needs ") not in removed:
+                if files.is_of_base(path) and what.rpartition(" ")[2].rpartition("/")[2] not in removed:
                     continue  # the base image ships it so
                 if what not in self._missed_before(old, path):
                     lacking.setdefault(what, []).append(path)
@@ -387,6 +393,11 @@ def _is_there(snapshot: Snapshot, path: str) -> bool:
     return real is not None and real != folder and f"{real}/{name}" in snapshot.entries
 
 
+def _kind(snapshot: Snapshot, path: str) -> str:
+    entry = snapshot.find(path)
+    return "link to nowhere" if entry is None else entry.kind
+
+
 def _folders_with_something(snapshot: Snapshot) -> set[str]:
     return {path.rpartition("/")[0] for path in snapshot.entries}
 
@@ -399,9 +410,13 @@ def _ids(snapshot: Snapshot, user: str) -> set[tuple[int, int]]:
         fields = line.split(":")
         if len(fields) > 3 and name in (fields[0], fields[2]) and fields[2].isdecimal() and fields[3].isdecimal():
             found.add((int(fields[2]), int(fields[3])))
+    groups = (line.split(":") for line in (snapshot.text("/etc/group") or "").splitlines())
+    number = group if group.isdecimal() else next((g[2] for g in groups if group and g[0] == group and len(g) > 2), "")
     if name.isdecimal():
-        found.add((int(name), int(group) if group.isdecimal() else 0))
+        found.add((int(name), 0))
         found.add((int(name), int(name)))
+    if number.isdecimal():
+        found |= {(uid, int(number)) for uid, _ in found}
     return found
 
 

@@ -6,6 +6,7 @@ Source: the System V ABI, "Dynamic Linking"; the LSB on symbol versions; ld.so(8
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from elftools.common.exceptions import ELFError
@@ -16,6 +17,8 @@ from elftools.elf.segments import InterpSegment
 
 if TYPE_CHECKING:
     from typing import IO
+
+    from elftools.elf.sections import Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ def read_elf(file: IO[bytes]) -> Elf | None:
     try:
         file.seek(0)
         return _read(ELFFile(file))
-    except (ELFError, ValueError, KeyError, IndexError, AttributeError, AssertionError, UnicodeDecodeError):
+    except (ELFError, ValueError, KeyError, IndexError, AttributeError, AssertionError, UnicodeError, OverflowError):
         return None  # the reader gives up on truncated and foreign files in all of these ways
 
 
@@ -66,11 +69,17 @@ def _versions(elf: ELFFile) -> tuple[tuple[str, str], ...]:
     section = elf.get_section_by_name(".gnu.version_r")
     if not isinstance(section, GNUVerNeedSection):
         return ()
-    return tuple((library.name or "", version.name) for library, found in section.iter_versions() for version in found)
+    libraries = islice(section.iter_versions(), _count(section))
+    return tuple((library.name or "", version.name) for library, found in libraries for version in found)
 
 
 def _provides(elf: ELFFile) -> frozenset[str]:
     section = elf.get_section_by_name(".gnu.version_d")
     if not isinstance(section, GNUVerDefSection):
         return frozenset()
-    return frozenset(next(iter(names)).name for _, names in section.iter_versions())
+    return frozenset(next(iter(names)).name for _, names in islice(section.iter_versions(), _count(section)))
+
+
+def _count(section: Section) -> int:
+    """How many records a section has room for, each at least 16 bytes: a damaged file may claim billions."""
+    return int(section.header.sh_size) // 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,8 @@ class ImageConfig:
         name = self.config.get("StopSignal") or "SIGTERM"
         if name.isdecimal():
             return int(name)
-        return int(getattr(signal, name if name.startswith("SIG") else f"SIG{name}", signal.SIGTERM))
+        base, sign, offset = re.fullmatch(r"([A-Z0-9]+?)(?:([+-])(\d+))?", name.upper().removeprefix("SIG") or "TERM").groups()  # type: ignore[union-attr]
+        return int(getattr(signal, f"SIG{base}", signal.SIGTERM)) + int(f"{sign or '+'}{offset or 0}")
 
     @property
     def tcp_ports(self) -> tuple[int, ...]:
@@ -124,9 +126,18 @@ def _declared(rewrites: tuple[Rewrite, ...], aspect: Aspect, key: str | None) ->
         for change in rewrite.changes:
             both = set(change.removed) & set(change.added)
             texts = [text for text in (*change.removed, *change.added) if text not in both]
-            if change.aspect is aspect and (key is None or any(text.partition("=")[0].strip() == key for text in texts)):
+            if change.aspect is aspect and (key is None or any(key in _keys(aspect, text) for text in texts)):
                 return rewrite.name
     return None
+
+
+def _keys(aspect: Aspect, text: str) -> set[str]:
+    """The entries of an image's table that an entry of the contract is about."""
+    if aspect is Aspect.EXPOSE:
+        return {word if "/" in word else f"{word}/tcp" for word in text.split()}
+    if aspect is Aspect.VOLUME:
+        return set(re.findall(r"[^\s\",\[\]]+", text))
+    return {text.partition("=")[0].strip().strip("\"'")}
 
 
 def _shown(value: object) -> str:

@@ -10,7 +10,7 @@ import posixpath
 import re
 from typing import TYPE_CHECKING
 
-from optimizer.verify.snapshot import texts
+from optimizer.verify.snapshot import LIBRARY, texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ _TRIPLETS = {
     "EM_ARM": "arm-linux-gnueabihf",
 }
 _LINKER_SETTINGS = re.compile(r"^/etc/ld\.so\.conf(\.d/.*\.conf)?$")
-_ENV = re.compile(r"(?:/usr)?/bin/env\s+(?:-S\s+)?(?:\w+=\S+\s+)*(\S+)")
+_ENV_WITH_VALUE = ("-u", "--unset", "-C", "--chdir")  # options of env that the next word belongs to
 
 
 class Linker:
@@ -71,11 +71,12 @@ class Linker:
         line = self.snapshot.program(path).interpreter
         if not line:
             return None
-        if match := _ENV.match(line):
-            name = match[1]
-            return None if any(self.snapshot.find(f"{folder}/{name}") for folder in self.path) else name
-        program = line.split()[0] if line.split() else ""
-        return None if not program.startswith("/") or self.snapshot.find(program) is not None else program
+        program, *words = line.split() or [""]
+        if program.startswith("/") and self.snapshot.find(program) is None:
+            return program
+        name = _started_by_env(words) if posixpath.basename(program) == "env" else ""
+        places = [name] if name.startswith("/") else [f"{folder}/{name}" for folder in self.path]
+        return None if not name or any(self.snapshot.find(place) for place in places) else name
 
     def _library(self, path: str, elf: Elf, name: str) -> str | None:
         """The path of the library `name` for the file at `path`.
@@ -85,7 +86,7 @@ class Linker:
         if "/" in name:
             return self.snapshot.resolve(name)
         origin = posixpath.dirname(path)
-        own = (re.sub(r"\$(ORIGIN|\{ORIGIN\})", origin, folder) for folder in elf.folders)
+        own = (folder.replace("${ORIGIN}", "$ORIGIN").replace("$ORIGIN", origin) for folder in elf.folders)
         triplet = _TRIPLETS.get(elf.machine, "")
         places = (*own, *self._preset, *self._configured, *(f"{folder}/{triplet}" for folder in _DEFAULT[:2]), *_DEFAULT)
         for folder in places:
@@ -98,6 +99,18 @@ class Linker:
         return elf.provides if elf is not None else frozenset()
 
 
+def _started_by_env(words: list[str]) -> str:
+    """The program that `env` starts when it is given these words."""
+    waiting = words[::-1]
+    while waiting:
+        word = waiting.pop()
+        if word in _ENV_WITH_VALUE:
+            waiting = waiting[:-1]
+        elif not word.startswith("-") and "=" not in word:
+            return word
+    return ""
+
+
 def programs(snapshot: Snapshot) -> Iterator[str]:
     """The programs and libraries of an image; those of its base alone where its own layers took something from the base."""
     is_touched = _is_base_touched(snapshot)
@@ -108,4 +121,4 @@ def programs(snapshot: Snapshot) -> Iterator[str]:
 
 def _is_base_touched(snapshot: Snapshot) -> bool:
     """Whether the layers above the base deleted or replaced one of its libraries."""
-    return any(layer >= snapshot.base and ".so" in path for layer, path in snapshot.replaced)
+    return any(layer >= snapshot.base > was and LIBRARY.search(path) for layer, path, was in snapshot.replaced)

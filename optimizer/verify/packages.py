@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from optimizer.verify.snapshot import Snapshot
 
 _PYTHON = re.compile(r"/(?P<name>[^/]+?)-(?P<version>\d[^-/]*)(?:-py[\d.]+)?\.(?:dist-info|egg-info)$")
-_RUBY = re.compile(r"/specifications/(?:default/)?(?P<name>[^/]+)-(?P<version>\d[^-/]*)\.gemspec$")
+_RUBY = re.compile(
+    r"/specifications/(?:default/)?(?P<name>[^/]+?)-(?P<version>\d[^-/]*)"
+    r"(?:-(?:x86|x64|aarch64|arm|i[3-6]86|java|jruby|universal|ruby|mswin|mingw)[\w-]*)?\.gemspec$"
+)
 _NODE = re.compile(r"/node_modules/(?P<name>(?:@[^/]+/)?[^/@.][^/]*)/package\.json$")
 _MODULE = re.compile(r"^(?P<folder>.*/node_modules/(?P<name>(?:@[^/]+/)?[^/@.][^/]*))(?=/|$)")
 _DPKG = re.compile(r"^/var/lib/dpkg/(status|status\.d/[^/]+)$")
@@ -78,6 +81,12 @@ def needed_node_folders(snapshot: Snapshot) -> frozenset[str]:
     return frozenset(needed)
 
 
+def is_for_development(snapshot: Snapshot, folder: str, needed: frozenset[str]) -> bool:
+    """Whether the Node package in `folder` belongs to an application, and production does without it."""
+    application = folder.partition("/node_modules/")[0]
+    return f"{application}/package.json" in snapshot.entries and folder not in needed
+
+
 def node_package_at(path: str) -> tuple[str, str] | None:
     """The folder and the name of the Node package that a file belongs to; None for other files."""
     match = _MODULE.match(path)
@@ -110,7 +119,7 @@ def system_packages(snapshot: Snapshot) -> frozenset[str] | None:
     for path, text in databases:
         for block in text.split("\n\n"):
             name = re.search(r"^Package: (\S+)", block, re.MULTILINE)
-            is_installed = "/status.d/" in path or re.search(r"^Status: install ok installed", block, re.MULTILINE)
+            is_installed = "/status.d/" in path or re.search(r"^Status: \S+ ok installed", block, re.MULTILINE)
             if name is not None and is_installed:
                 found.add(name[1])
     apk = list(texts(snapshot, _APK))

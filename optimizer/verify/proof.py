@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 HINT_WAIT = 5.0
 _KILLED = 9.5  # a program that had to be killed cannot stop any slower
+_MAKES_LAYERS = ("RUN", "COPY", "ADD", "WORKDIR", "/bin/sh -c")
 HINTS: dict[str, tuple[str, ...]] = {
     "read-only": ("--read-only", "--tmpfs", "/tmp"),  # noqa: S108 - in the container
     "no capabilities": ("--cap-drop", "ALL"),
@@ -58,10 +59,11 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer of an image: the instruction that made it, and its size in bytes."""
+    """One layer of an image: the instruction that made it, its size in bytes, and whether it came with the base."""
 
     made_by: str
     size: int
+    is_of_base: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +237,7 @@ class _Prover:
             return len(own)
         count = sum(1 for stage in facts.shipped for instruction in stage.body)
         newest = self._history(built.tag)[:count]
-        return max(len(layers) - sum(1 for entry in newest if not entry["is_empty"]), 0)
+        return max(len(layers) - sum(1 for layer in newest if layer is not None), 0)
 
     def _watch_original(self) -> None:
         """Run the original; a second time, where its answers may differ by themselves, once that is needed."""
@@ -301,8 +303,12 @@ class _Prover:
         found = tuple(behaviour.differences(before, after, again, compares_body=compares_body))
         if with_hints and not found:
             both = tuple(word for options in HINTS.values() for word in options)
-            is_both = self._works(built, config, both)
-            built.hints = {name: is_both or self._works(built, config, options) for name, options in HINTS.items()}
+            if self._works(built, config, both):
+                built.hints = dict.fromkeys(HINTS, True)
+            else:
+                (first, options), (second, others) = HINTS.items()
+                is_first = self._works(built, config, options)
+                built.hints = {first: is_first, second: not is_first and self._works(built, config, others)}
         return found
 
     def _works(self, built: _Built, config: ImageConfig, options: tuple[str, ...]) -> bool:
@@ -335,7 +341,8 @@ class _Prover:
         name = "the original" if built is self.original else "the rewritten image"
         _, built.again = self.session.build(recipe, f"building {name} after an edit of {self.edit}", is_cold=False)
 
-    def _history(self, tag: str) -> list[dict[str, Any]]:
+    def _history(self, tag: str) -> tuple[Layer | None, ...]:
+        """What made an image, newest first: a layer, or None for what only sets something."""
         done = self.session.builder.run("history", "--no-trunc", "--human=false", "--format", "{{json .}}", tag)
         found = []
         for line in done.out.splitlines():
@@ -343,15 +350,16 @@ class _Prover:
             size = str(entry.get("Size", entry.get("size", 0))).removesuffix("B")
             number = int(float(size)) if size.replace(".", "").isdecimal() else 0
             made_by = entry.get("CreatedBy") or entry.get("createdBy") or ""
-            is_empty = number == 0 and not made_by.startswith(("RUN", "COPY", "ADD", "WORKDIR", "/bin/sh -c"))
-            found.append({"made_by": made_by, "size": number, "is_empty": is_empty})
-        return found
+            is_layer = number > 0 or (made_by.startswith(_MAKES_LAYERS) and "#(nop)" not in made_by)
+            found.append(Layer(made_by, number) if is_layer else None)
+        return tuple(found)
 
     def _measures(self, built: _Built) -> Measures | None:
         image = built.image
         if image is None:
             return None
-        layers = tuple(Layer(entry["made_by"], entry["size"]) for entry in reversed(self._history(built.tag)) if entry["size"])
+        made = [layer for layer in reversed(self._history(built.tag)) if layer is not None]
+        layers = tuple(replace(layer, is_of_base=number < image.files.base) for number, layer in enumerate(made))
         packages = system_packages(image.files)
         again = built.again if built.again is not None and built.again.is_built else None
         return Measures(

@@ -35,7 +35,7 @@ _KEPT = re.compile(
     r"^/etc/(passwd|group|os-release|ld\.so\.conf|ld\.so\.conf\.d/.*\.conf)$|^/usr/lib/os-release$"
     r"|^/var/lib/dpkg/(status|status\.d/.*|info/.*\.list)$|^/lib/apk/db/installed$|/package\.json$"
 )
-_PROGRAM = re.compile(r"\.so(\.[\w.+-]+)?$|\.node$")
+LIBRARY = re.compile(r"\.so(\.[\w.+-]+)?$|\.node$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,35 +71,47 @@ class Entry:
 class Snapshot:
     """An image's files; `base` is the number of its layers that came with the base image, `wasted` bytes nobody sees.
 
-    `replaced` are the (layer, path) pairs of what stood in a lower layer and was deleted or replaced by that layer.
+    `replaced` tells what stood in a lower layer and was deleted or replaced: the layer that did, the path, the layer it was in.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
     layers: int = 0
     base: int = 0
     wasted: int = 0
-    replaced: list[tuple[int, str]] = field(default_factory=list)
+    replaced: list[tuple[int, str, int]] = field(default_factory=list)
 
     def is_of_base(self, path: str) -> bool:
         """Whether a file is the base image's own, untouched by the layers above."""
         entry = self.entries.get(path)
         return entry is not None and entry.layer < self.base
 
+    def lose(self, path: str, layer: int) -> None:
+        """Take out what stands at `path`, since `layer` deletes or replaces it."""
+        entry = self.entries.pop(path)
+        self.wasted += entry.size
+        self.replaced.append((layer, path, entry.layer))
+
     def resolve(self, path: str) -> str | None:
         """The path that `path` really is, links followed; None where it leads nowhere."""
-        for _ in range(_MAX_LINKS):
-            place = ""
-            parts = [part for part in path.split("/") if part]
-            for index, part in enumerate(parts):
+        place, links = "", 0
+        waiting = path.split("/")[::-1]
+        while waiting:
+            part = waiting.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                place = place.rpartition("/")[0]
+                continue
+            entry = self.entries.get(f"{place}/{part}")
+            if entry is None or entry.kind != "link":
                 place = f"{place}/{part}"
-                entry = self.entries.get(place)
-                if entry is not None and entry.kind == "link":
-                    path = posixpath.normpath(posixpath.join(posixpath.dirname(place), entry.link, *parts[index + 1 :]))
-                    path = "/" + path.lstrip("/")
-                    break
-            else:
-                return path if path == "/" or path in self.entries else None
-        return None
+                continue
+            links += 1
+            if links > _MAX_LINKS:
+                return None
+            place = "" if entry.link.startswith("/") else place
+            waiting += entry.link.split("/")[::-1]
+        return place or "/" if not place or place in self.entries else None
 
     def find(self, path: str) -> Entry | None:
         """What stands at `path`, links followed."""
@@ -160,20 +172,16 @@ def _merged(layers: list[_Layer]) -> Snapshot:
             gone |= {f"{path.rstrip('/')}/{name}" for name in _children(entries, path)}
         if gone:
             for path in [p for p in entries if p in gone or _is_below(p, gone)]:
-                found.wasted += entries.pop(path).size
-                found.replaced.append((number, path))
+                found.lose(path, number)
         for path, entry in layer.entries.items():
             entry.layer = number
             old = entries.get(path)
             if old is not None and old.kind == "folder" and entry.kind == "folder":
                 entry.layer = old.layer if (old.mode, old.uid, old.gid) == (entry.mode, entry.uid, entry.gid) else number
             elif old is not None:
-                found.wasted += old.size
-                found.replaced.append((number, path))
-                if old.kind == "folder":
-                    for below in [p for p in entries if p.startswith(f"{path}/")]:
-                        found.wasted += entries.pop(below).size
-                        found.replaced.append((number, below))
+                for below in [p for p in entries if p.startswith(f"{path}/")] if old.kind == "folder" else ():
+                    found.lose(below, number)
+                found.lose(path, number)
             entries[path] = entry
     return found
 
@@ -207,6 +215,7 @@ def _overlay_folders(described: dict[str, Any]) -> list[Path] | None:
 
 def _from_folder(root: Path) -> _Layer:
     layer = _Layer()
+    linked: set[int] = set()
     waiting = [(str(root), "")]
     while waiting:
         folder, path = waiting.pop()
@@ -215,7 +224,12 @@ def _from_folder(root: Path) -> _Layer:
                 place = f"{path}/{item.name}"
                 if item.is_dir(follow_symlinks=False):
                     waiting.append((item.path, place))
-                _enter(layer, place, item.path, item.stat(follow_symlinks=False))
+                status = item.stat(follow_symlinks=False)
+                _enter(layer, place, item.path, status)
+                if status.st_nlink > 1 and stat.S_ISREG(status.st_mode):
+                    if status.st_ino in linked:
+                        layer.entries[place].size = 0  # another name of what is counted already
+                    linked.add(status.st_ino)
     return layer
 
 
@@ -244,7 +258,7 @@ def _attribute(path: str, name: str) -> bytes:
 
 
 def _may_run(path: str, mode: int) -> bool:
-    return bool(mode & 0o111) or _PROGRAM.search(path) is not None
+    return bool(mode & 0o111) or LIBRARY.search(path) is not None
 
 
 def _look_inside(file: IO[bytes]) -> Program:
@@ -266,6 +280,14 @@ def _head(path: Path, count: int) -> bytes:
 
 
 def _from_archive(builder: Builder, tag: str) -> list[_Layer]:
+    """The layers in the archive of an image. It goes by once more where hard links show that more had to be kept of a file."""
+    late: set[str] = set()
+    found = _read_archive(builder, tag, late)
+    return _read_archive(builder, tag, set(), frozenset(late)) if late else found
+
+
+def _read_archive(builder: Builder, tag: str, late: set[str], also: frozenset[str] = frozenset()) -> list[_Layer]:
+    """`also` are files to keep whatever their name; `late` is given those whose other names came too late."""
     layers: dict[str, _Layer] = {}
     blobs: dict[str, bytes] = {}
     links: dict[str, str] = {}
@@ -280,16 +302,16 @@ def _from_archive(builder: Builder, tag: str) -> list[_Layer]:
             if member.size < MAX_KEPT and not name.endswith(".tar"):
                 blobs[name] = file.read()
             else:
-                layers[name] = _from_tar(file)
+                layers[name] = _from_tar(file, late, also)
     manifest = json.loads(blobs["manifest.json"])[0]
     found = []
     for name in manifest["Layers"]:
         real = links.get(name, name)
-        found.append(layers[real] if real in layers else _from_tar(io.BytesIO(blobs[real])))
+        found.append(layers[real] if real in layers else _from_tar(io.BytesIO(blobs[real]), late, also))
     return found
 
 
-def _from_tar(file: IO[bytes]) -> _Layer:
+def _from_tar(file: IO[bytes], late: set[str], also: frozenset[str]) -> _Layer:
     layer = _Layer()
     with tarfile.open(fileobj=file, mode="r|*") as archive:
         for member in archive:
@@ -302,11 +324,14 @@ def _from_tar(file: IO[bytes]) -> _Layer:
             elif name.startswith(".wh."):
                 layer.deleted.append(f"{folder}/{name[4:]}")
             else:
-                layer.entries[path] = _from_member(archive, member, path, layer)
+                layer.entries[path] = _from_member(archive, member, path, layer, also)
+                first = _absolute(member.linkname) if member.islnk() else ""
+                if first and first not in also and _is_wanted(path, member.mode) and not _is_wanted(first, member.mode):
+                    late.add(first)
     return layer
 
 
-def _from_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str, layer: _Layer) -> Entry:
+def _from_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str, layer: _Layer, also: frozenset[str]) -> Entry:
     entry = Entry("other", stat.S_IMODE(member.mode), member.uid, member.gid, 0, 0)
     if member.isdir():
         entry.kind = "folder"
@@ -320,19 +345,23 @@ def _from_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str, l
         entry.kind, entry.size = "file", member.size
         file = archive.extractfile(member)
         assert file is not None
-        _read_member(entry, file, path)
+        _read_member(entry, file, is_wanted=path in also or _is_wanted(path, entry.mode))
     return entry
 
 
-def _read_member(entry: Entry, file: IO[bytes], path: str) -> None:
-    """Keep what will be asked for later: the stream goes by once."""
-    is_kept = _KEPT.search(path) is not None and entry.size <= MAX_KEPT
+def _is_wanted(path: str, mode: int) -> bool:
+    """Whether more than the digest of a file will be asked for."""
+    return _KEPT.search(path) is not None or _may_run(path, mode)
+
+
+def _read_member(entry: Entry, file: IO[bytes], *, is_wanted: bool) -> None:
+    """Keep what will be asked for later: the stream goes by."""
     entry.program = Program()
-    if _may_run(path, entry.mode) or is_kept:
+    if is_wanted:
         data = file.read()
         entry.digest = hashlib.sha256(data).hexdigest()
-        entry.text = data if is_kept else None
-        entry.program = _look_inside(io.BytesIO(data)) if _may_run(path, entry.mode) else Program()
+        entry.program = _look_inside(io.BytesIO(data))
+        entry.text = data if entry.size <= MAX_KEPT and entry.program == Program() else None
     else:
         entry.digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
