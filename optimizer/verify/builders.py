@@ -64,7 +64,7 @@ class BuildLog:
     lines: list[str] = field(default_factory=list)
     steps: dict[str, str] = field(default_factory=dict)
     cached: set[str] = field(default_factory=set)
-    pull_seconds: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
     failed_pull: str | None = None
     _bases: set[str] = field(default_factory=set)
     _asked: dict[str, str] = field(default_factory=dict)
@@ -89,8 +89,8 @@ class BuildLog:
             last = next((text for text in reversed(self.lines[:-1]) if _BUILDAH_OTHER.match(text)), "")
             if _BUILDAH_STEP.match(last):
                 self.cached.add(f"{len(self.steps) - 1}")
-        elif (match := _DONE.match(line)) and match["number"] in self._bases:
-            self.pull_seconds += float(match["seconds"])
+        elif match := _DONE.match(line):
+            self.seconds[match["number"]] = float(match["seconds"])
         elif match := _METADATA.match(line):
             self._asked[match["number"]] = match["image"]
         elif (match := _ERROR.match(line)) and match["number"] in self._asked:
@@ -99,6 +99,11 @@ class BuildLog:
         elif match := _PULL_FAILED.search(line):
             self.failed_pull = f"a base cannot be pulled: {match[0]}"
         return None
+
+    @property
+    def pull_seconds(self) -> float:
+        """How long the bases were waited for, which are pulled at the same time."""
+        return max((self.seconds.get(number, 0.0) for number in self._bases), default=0.0)
 
     @property
     def again(self) -> tuple[str, ...]:
@@ -119,9 +124,10 @@ class BuildLog:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A build that has ended: seconds without pulling bases, the steps that ran and all steps, and the log."""
+    """A build that has ended: the seconds it took, and those without pulling bases; the steps that ran and all; the log."""
 
     is_built: bool
+    elapsed: float
     seconds: float
     steps: int
     total: int
@@ -166,6 +172,10 @@ class Builder(Protocol):
         """A command of the container runtime: `run`, `inspect`, `logs`, ... Raises BuilderError where it does not answer."""
         ...
 
+    def history(self, tag: str) -> list[tuple[str, int]]:
+        """What made an image, newest first: each instruction, and the bytes that it added."""
+        ...
+
     def save(self, tag: str) -> tuple[str, ...]:
         """The command that writes an image as a tar archive to standard output."""
         ...
@@ -206,6 +216,11 @@ class Docker:
 
     def run(self, *words: str, timeout: float = 120.0) -> Done:
         return self.commands.ask("docker", *words, timeout=timeout)
+
+    def history(self, tag: str) -> list[tuple[str, int]]:
+        done = self.run("history", "--no-trunc", "--human=false", "--format", "{{json .}}", tag)
+        entries = (json.loads(line) for line in done.out.splitlines())
+        return [(entry["CreatedBy"], int(entry["Size"])) for entry in entries]
 
     def save(self, tag: str) -> tuple[str, ...]:
         return "docker", "save", tag
@@ -253,6 +268,10 @@ class Podman:
 
     def run(self, *words: str, timeout: float = 120.0) -> Done:
         return self.commands.ask("podman", *words, timeout=timeout)
+
+    def history(self, tag: str) -> list[tuple[str, int]]:
+        done = self.run("history", "--no-trunc", "--format", "json", tag)
+        return [(entry.get("CreatedBy", ""), int(entry.get("size", 0))) for entry in json.loads(done.out or "[]")]
 
     def save(self, tag: str) -> tuple[str, ...]:
         return "podman", "save", "--format=docker-archive", tag
@@ -334,4 +353,6 @@ def _build(builder: Docker | Podman, words: Sequence[str], timeout: float, on_st
             builder.version()
         except BuilderError as error:
             raise BuilderError(f"{builder.name} went away during a build: {error}") from error
-    return Build(code == 0, max(seconds - log.pull_seconds, 0.0), len(log.again), len(log.steps), log)
+    longest = max((log.seconds.get(number, 0.0) for number in log.steps), default=0.0)
+    without_pull = max(seconds - log.pull_seconds, longest)
+    return Build(code == 0, seconds, without_pull, len(log.again), len(log.steps), log)

@@ -6,7 +6,6 @@ more than the builds themselves.
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from dataclasses import dataclass, field, replace
@@ -172,7 +171,7 @@ class _Prover:
         self.original = self._build(Outcome(self.first.before, self.first.before), "the original", is_cold=True)
         if not self.original.build.is_built:
             if (pull := self.original.build.failed_pull) is not None:
-                raise BuilderError(f"{self.result.path}: {pull}")
+                raise BuilderError(pull)
             return self._not_comparable("the original does not build", self.original.build.log.tail())
         self.observer = Observer(self.session.builder, self.session.options, self.original.tag)
         looking = self.session.pool.submit(self._look, self.original)
@@ -343,15 +342,10 @@ class _Prover:
 
     def _history(self, tag: str) -> tuple[Layer | None, ...]:
         """What made an image, newest first: a layer, or None for what only sets something."""
-        done = self.session.builder.run("history", "--no-trunc", "--human=false", "--format", "{{json .}}", tag)
-        found = []
-        for line in done.out.splitlines():
-            entry = json.loads(line)
-            size = str(entry.get("Size", entry.get("size", 0))).removesuffix("B")
-            number = int(float(size)) if size.replace(".", "").isdecimal() else 0
-            made_by = entry.get("CreatedBy") or entry.get("createdBy") or ""
-            is_layer = number > 0 or (made_by.startswith(_MAKES_LAYERS) and "#(nop)" not in made_by)
-            found.append(Layer(made_by, number) if is_layer else None)
+        found: list[Layer | None] = []
+        for made_by, size in self.session.builder.history(tag):
+            is_layer = size > 0 or (made_by.startswith(_MAKES_LAYERS) and "#(nop)" not in made_by)
+            found.append(Layer(made_by, size) if is_layer else None)
         return tuple(found)
 
     def _measures(self, built: _Built) -> Measures | None:

@@ -92,7 +92,7 @@ class Session:
             timeout=self.options.timeout,
             on_step=lambda step: self.on_progress(f"{what}: {step}"),
         )
-        self.build_seconds += build.seconds
+        self.build_seconds += build.elapsed
         return tag, build
 
     def copied_context(self, context: BuildContext) -> Path:
