@@ -327,7 +327,7 @@ def _proof(result: FileResult, *, drops: bool, quiet: bool) -> Proof:
         raise _fail(f"{result.path}: {error}") from error
     except KeyboardInterrupt:
         doing.clear()
-        typer.echo("interrupted: nothing was written, and what was built is removed", err=True)
+        typer.echo(f"interrupted: {result.path} is as it was, and what was built is removed", err=True)
         raise typer.Exit(130) from None
     finally:
         doing.clear()

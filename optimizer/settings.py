@@ -91,7 +91,18 @@ def load(folder: Path, environ: Mapping[str, str], chosen: Mapping[str, Any]) ->
     values |= _from_environment(environ, KEYS, "DOCKEROPT_")
     values |= _said({key: value for key, value in chosen.items() if key != VERIFY})
     _check_base(values.get("base", BASES[0]), "--base")
-    return Settings(**values, verify=Verify(**{**verify, **_said(chosen.get(VERIFY) or {})}))
+    verify |= _said(chosen.get(VERIFY) or {})
+    _check_smoke(verify.get("smoke"))
+    return Settings(**values, verify=Verify(**verify))
+
+
+def _check_smoke(command: str | None) -> None:
+    import shlex
+
+    try:
+        shlex.split(command or "")
+    except ValueError as error:
+        raise SettingsError(f"--smoke: {error} in {command}") from error
 
 
 def _said(chosen: Mapping[str, Any]) -> dict[str, Any]:

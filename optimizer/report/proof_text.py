@@ -22,7 +22,9 @@ def render(proof: Proof, *, verbose: bool = False) -> Iterator[RenderableType]:
     from rich.text import Text
 
     spent = f"  ({rows.spent(proof)})" if rows.spent(proof) else ""
-    yield Text.assemble((proof.path, "bold"), "  ", (rows.headline(proof), _style(proof)), spent)
+    yield Text.assemble(
+        (proof.path.encode("utf-8", "replace").decode(), "bold"), "  ", (rows.headline(proof), _style(proof)), spent
+    )
     yield from _log(proof.log)
     if gains := rows.gains(proof):
         yield _table(gains)
@@ -49,12 +51,13 @@ def _log(lines: tuple[str, ...]) -> Iterator[RenderableType]:
 
 def _table(gains: tuple[rows.Gain, ...]) -> RenderableType:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
     for column in ("", "original", "rewritten", ""):
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     for gain in gains:
-        table.add_row(gain.what, gain.before, gain.after, gain.change)
+        table.add_row(*(Text(cell) for cell in (gain.what, gain.before, gain.after, gain.change)))
     return table
 
 

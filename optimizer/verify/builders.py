@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 KINDS = ("docker", "podman", "buildah")
 LABEL = "dockeropt.verify"
 _STEP = re.compile(r"^#(?P<number>\d+) \[(?!internal)[^\]]*\] (?P<text>.*)$")
+_FROM = re.compile(r"^#(?P<number>\d+) (?:\[(?!internal)[^\]]*\] )?FROM ")  # without brackets: the image of a COPY --from
 _CACHED = re.compile(r"^#(?P<number>\d+) CACHED")
 _DONE = re.compile(r"^#(?P<number>\d+) DONE (?P<seconds>[\d.]+)s")
 _OUTPUT = re.compile(r"^#\d+ (?:[\d.]+ )?(?P<text>.*)$")
@@ -74,15 +75,18 @@ class BuildLog:
         self.lines.append(line)
         if len(self.lines) > 2 * _LOG_LINES:
             del self.lines[:_LOG_LINES]
-        if (match := _STEP.match(line)) is not None:
-            if match["text"].startswith("FROM "):
-                self._bases.add(match["number"])
-                return None
-            self.steps[match["number"]] = match["text"]
-            return match["text"]
-        if (match := _BUILDAH_STEP.match(line)) is not None:
-            self.steps[f"{len(self.steps)}"] = match["text"]
-            return match["text"]
+        if base := _FROM.match(line):
+            self._bases.add(base["number"])
+            return None
+        step = _STEP.match(line) or _BUILDAH_STEP.match(line)
+        if step is None:
+            self._note(line)
+            return None
+        self.steps[step.groupdict().get("number") or f"{len(self.steps)}"] = step["text"]
+        return step["text"]
+
+    def _note(self, line: str) -> None:
+        """Take in a line about a step that has begun, or about an image that is asked for."""
         if match := _CACHED.match(line):
             self.cached.add(match["number"])
         elif _BUILDAH_CACHED.match(line) and self.steps:
@@ -96,9 +100,8 @@ class BuildLog:
         elif (match := _ERROR.match(line)) and match["number"] in self._asked:
             image = self._asked[match["number"]]
             self.failed_pull = f"{image} cannot be pulled: {match['why'].removeprefix(f'{image}: ')}"
-        elif match := _PULL_FAILED.search(line):
+        elif not line.startswith("#") and (match := _PULL_FAILED.search(line)):
             self.failed_pull = f"a base cannot be pulled: {match[0]}"
-        return None
 
     @property
     def pull_seconds(self) -> float:

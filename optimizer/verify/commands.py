@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ASK_SECONDS = 120.0
 _KILL_AFTER = 5.0
+_PAUSE = 0.02
 
 
 class BuilderError(Exception):
@@ -156,16 +157,24 @@ class Commands:
 
 def _end(*processes: subprocess.Popen[bytes]) -> None:
     """Ask processes and their children to end; kill those that do not."""
+    groups = [process.pid for process in processes]
     for sign in (signal.SIGINT, signal.SIGKILL):
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, sign)
+        groups = [group for group in groups if _signal(group, sign)]
         end = time.monotonic() + _KILL_AFTER
-        for process in processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(end - time.monotonic(), 0.01))
-        if all(process.returncode is not None for process in processes):
-            return
+        while groups and time.monotonic() < end:
+            for process in processes:
+                process.poll()  # one that nobody waits for stays in its group
+            groups = [group for group in groups if _signal(group, 0)]
+            time.sleep(_PAUSE)
+
+
+def _signal(group: int, sign: int) -> bool:
+    """Send a signal to a group of processes; whether there is anything left of it."""
+    try:
+        os.killpg(group, sign)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _short(words: Sequence[str]) -> str:

@@ -6,11 +6,13 @@ more than the builds themselves.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimizer.engine import Outcome, optimize
@@ -29,7 +31,6 @@ from optimizer.verify.session import append
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-    from pathlib import Path
 
     from optimizer.batch import FileResult
     from optimizer.rewrite import Key
@@ -163,7 +164,7 @@ class _Prover:
         self.built_before = session.build_seconds
         self._facts: dict[tuple[frozenset[Key], int], Facts] = {}
         self._copied: Future[Path] | None = None
-        self.edit = session.options.edit or self._entry_file()
+        self.edit = self._entry_file() if session.options.edit is None else self._named_file(session.options.edit)
 
     # ---------------------------------------------------------------- the course of it
 
@@ -302,12 +303,8 @@ class _Prover:
         found = tuple(behaviour.differences(before, after, again, compares_body=compares_body))
         if with_hints and not found:
             both = tuple(word for options in HINTS.values() for word in options)
-            if self._works(built, config, both):
-                built.hints = dict.fromkeys(HINTS, True)
-            else:
-                (first, options), (second, others) = HINTS.items()
-                is_first = self._works(built, config, options)
-                built.hints = {first: is_first, second: not is_first and self._works(built, config, others)}
+            bears_both = self._works(built, config, both)
+            built.hints = {name: bears_both or self._works(built, config, options) for name, options in HINTS.items()}
         return found
 
     def _works(self, built: _Built, config: ImageConfig, options: tuple[str, ...]) -> bool:
@@ -318,6 +315,16 @@ class _Prover:
         return behaviour.works(before, strict)
 
     # ---------------------------------------------------------------- what is won
+
+    def _named_file(self, name: str) -> str:
+        """The file `--edit` names, below the build context: as seen from there, or from the current folder."""
+        root = self.context.root
+        seen = Path(os.path.normpath(Path(name).absolute()))
+        below = seen.relative_to(root).as_posix() if root is not None and seen.is_relative_to(root) else None
+        for path in (name, below):
+            if path is not None and not path.startswith("/") and self.context.is_file(path):
+                return path
+        raise BuilderError(f"--edit: expected a file that the builder gets, found {name}")
 
     def _entry_file(self) -> str | None:
         """The source, below the build context, that the image starts; else what a developer would edit most likely."""

@@ -49,8 +49,15 @@ def _output(commands: Commands, *words: str) -> dict[str, Any]:
     done = commands.ask(*words, timeout=_SECONDS)
     if done.code:
         raise BuilderError(f"{words[0]} failed: {done.last_line}")
-    found = json.loads(done.out)
+    try:
+        found = json.loads(done.out)
+    except json.JSONDecodeError as error:
+        raise BuilderError(f"{words[0]}: expected JSON, found {done.out[:60]!r}") from error
     return found if isinstance(found, dict) else {}
+
+
+def _level(found: dict[str, Any], key: str) -> str:
+    return f"{found.get(key) or 'unknown'}".lower()
 
 
 def _syft(commands: Commands, program: str, tag: str) -> Scan:
@@ -60,14 +67,14 @@ def _syft(commands: Commands, program: str, tag: str) -> Scan:
 
 def _grype(commands: Commands, program: str, tag: str) -> Scan:
     found = _output(commands, "grype", f"{program}:{tag}", "-o", "json", "-q")
-    levels = Counter(match["vulnerability"]["severity"].lower() for match in found.get("matches") or ())
+    levels = Counter(_level(match.get("vulnerability") or {}, "severity") for match in found.get("matches") or ())
     return Scan("grype", None, dict(levels))
 
 
 def _trivy(commands: Commands, program: str, tag: str) -> Scan:  # noqa: ARG001 - it finds the daemon itself
     found = _output(commands, "trivy", "image", "--quiet", "--format", "json", "--list-all-pkgs", tag)
     results = found.get("Results") or ()
-    levels = Counter(v["Severity"].lower() for r in results for v in r.get("Vulnerabilities") or ())
+    levels = Counter(_level(v, "Severity") for r in results for v in r.get("Vulnerabilities") or ())
     return Scan("trivy", sum(len(r.get("Packages") or ()) for r in results), dict(levels))
 
 
@@ -76,7 +83,7 @@ def _scout(commands: Commands, program: str, tag: str) -> Scan:
     rules = [
         rule.get("properties") or {} for run in found.get("runs") or () for rule in run["tool"]["driver"].get("rules") or ()
     ]
-    levels = Counter(f"{rule.get('cvssV3_severity') or 'unspecified'}".lower() for rule in rules)
+    levels = Counter(_level(rule, "cvssV3_severity") for rule in rules)
     return Scan(SCOUT, None, dict(levels))
 
 
