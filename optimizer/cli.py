@@ -148,7 +148,8 @@ def fix(  # noqa: PLR0913 - one parameter an option, as typer wants it
                 shows_diff=not (write or check),
                 quiet=quiet,
                 verbose=verbose,
-                written=written,
+                written=written or is_stdin,
+                proven=verify,
             )
     many.clear()
     if output_format == "json":
@@ -415,15 +416,14 @@ def _write(result: FileResult) -> bool:
         raise _fail(str(error)) from error
 
 
-def _print(
-    result: FileResult, *, color: str, is_stdin: bool, shows_diff: bool, quiet: bool, verbose: bool, written: bool
-) -> None:
+def _print(result: FileResult, *, color: str, is_stdin: bool, shows_diff: bool, quiet: bool, **said: bool) -> None:
+    """Print the diff and the review; `said` is what the review takes."""
     if is_stdin and result.outcome is not None:
         _out(result.outcome.after.source.text)
     elif shows_diff:
         _out(diff.render(result), is_colored=_is_colored(color, sys.stdout))
     if not quiet or result.is_failed:
-        review = text.render(result, verbose=verbose, written=written or is_stdin)
+        review = text.render(result, **said)
         _err(review, is_colored=_is_colored(color, sys.stderr))
 
 

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 _NAME_WIDTH = 22
 
 
-def render(result: FileResult, *, verbose: bool = False, written: bool = False) -> str:
-    """What was done to one file, why, on what it rests, what was held back and what was not done; with a last newline."""
+def render(result: FileResult, *, verbose: bool = False, written: bool = False, proven: bool = False) -> str:
+    """What was done to one file, why, on what it rests, what was held back and what was not done; with a last newline.
+
+    `written`, or `proven`: what is said of how to go on.
+    """
     if result.error is not None:
         error = result.error
         return f"{result.path}:{error.line}:{error.column}: {error.message}\n"
@@ -35,7 +38,8 @@ def render(result: FileResult, *, verbose: bool = False, written: bool = False) 
     if outcome.is_changed and not written:
         unsafe = "--unsafe " if any(rewrite.safety < Safety.SAFE for rewrite in outcome.applied) else ""
         path = shlex.quote(result.path)
-        lines += ["", f"Write it: dockeropt fix -w {unsafe}{path}      Prove it: dockeropt verify {path}"]
+        proof = "" if proven else f"      Prove it: dockeropt verify {path}"
+        lines += ["", f"Write it: dockeropt fix -w {'--verify ' if proven else unsafe}{path}{proof}"]
     return "\n".join(lines) + "\n"
 
 
