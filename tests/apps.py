@@ -23,7 +23,7 @@ from optimizer.batch import fix_file
 from optimizer.dockerfile.document import Document
 from optimizer.engine import Outcome
 from optimizer.report.proof_markdown import table
-from optimizer.verify.compare import Area
+from optimizer.verify.difference import Area
 from optimizer.verify.proof import Proof, Verdict, prove
 from optimizer.verify.session import Session
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from optimizer.verify.behaviour import Behaviour
-    from optimizer.verify.compare import Difference
+    from optimizer.verify.difference import Difference
     from optimizer.verify.proof import Measures, Proof
 
 VERSION = 1

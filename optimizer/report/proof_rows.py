@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from optimizer.verify import behaviour
-from optimizer.verify.compare import Area
+from optimizer.verify.difference import Area
 from optimizer.verify.proof import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.verify.compare import Difference
+    from optimizer.verify.difference import Difference
     from optimizer.verify.proof import Measures, Proof
     from optimizer.verify.scan import Scan
 

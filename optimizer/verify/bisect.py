@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from optimizer.engine import Outcome
     from optimizer.rewrite import Key, Rewrite
-    from optimizer.verify.compare import Difference
+    from optimizer.verify.difference import Difference
 
 MAX_ROUNDS = 12
 

@@ -23,7 +23,8 @@ from optimizer.verify.behaviour import Behaviour, Observer
 from optimizer.verify.bisect import Bisection, Failed
 from optimizer.verify.builders import inspect
 from optimizer.verify.commands import BuilderError
-from optimizer.verify.compare import Area, Comparison, Difference, Image, failures
+from optimizer.verify.compare import Comparison
+from optimizer.verify.difference import Area, Difference, Image, failures
 from optimizer.verify.images import described, image_config
 from optimizer.verify.packages import system_packages
 from optimizer.verify.scan import Scan, scan

@@ -15,8 +15,9 @@ from optimizer.facts.context import BuildContext
 from optimizer.rewrite import Aspect, Change, CompanionFile, FileChange, Rewrite, Safety
 from optimizer.settings import Settings
 from optimizer.transform import Meta, Phase
-from optimizer.verify import compare
-from optimizer.verify.compare import Area, Comparison, Difference, Image, failures
+from optimizer.verify import file_changes
+from optimizer.verify.compare import Comparison
+from optimizer.verify.difference import Area, Difference, Image, failures
 from optimizer.verify.elf import Elf
 from tests.verify.images_made import Files, config_of, file, folder, image_of, link, script
 
@@ -559,14 +560,14 @@ def test_contents_that_cannot_be_read_any_more_are_not_compared(tmp_path: Path) 
     images = (image_of(pair.copied()), image_of({**pair.copied(), "/app/main.py": file("other")}))
     assert len(list(pair.compared(*images).files())) == 1
     comparison = pair.compared(*images)
-    assert "/app/main.py" in comparison._placements(0)
+    assert "/app/main.py" in comparison.announced.placements(0)
     (tmp_path / "main.py").unlink()
     assert list(comparison.files()) == []
 
 
 def test_the_contents_of_large_files_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair(tmp_path)
-    monkeypatch.setattr(compare, "MAX_DIGEST", 4)
+    monkeypatch.setattr(file_changes, "MAX_DIGEST", 4)
     assert pair.files_of(pair.copied(), {**pair.copied(), "/app/main.py": file("larger")}) == {}
     assert len(pair.files_of(pair.copied(), {**pair.copied(), "/app/main.py": file("four")})) == 1
 
