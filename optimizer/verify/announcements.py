@@ -20,6 +20,7 @@ class Announcements:
         self.applied = applied
         self.facts = facts
         self._placed: dict[int, dict[str, str]] = {}
+        self._brought: dict[int, frozenset[str]] = {}
 
     def who(self, change: FileChange) -> str | None:
         """The first applied transform that may make such a change."""
@@ -35,10 +36,12 @@ class Announcements:
 
     def brought(self, count: int) -> frozenset[str]:
         """Where the final stage, after `count` rewrites, puts what it copies from other stages."""
-        facts = self.facts(count)
-        copies = (i for stage in facts.shipped for i in stage.body if i.keyword == "COPY" and i.flag("from") is not None)
-        paths = (facts.state(copy).path(copy.destination) for copy in copies)
-        return frozenset(path for path in paths if path is not None and path != "/")
+        if count not in self._brought:
+            facts = self.facts(count)
+            copies = (i for stage in facts.shipped for i in stage.body if i.keyword == "COPY" and i.flag("from") is not None)
+            paths = (facts.state(copy).path(copy.destination) for copy in copies)
+            self._brought[count] = frozenset(path for path in paths if path is not None and path != "/")
+        return self._brought[count]
 
     def is_brought(self, path: str) -> bool:
         """Whether `path` is where the rewritten Dockerfile puts something of another stage."""

@@ -11,7 +11,7 @@ import random
 import time
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,7 +163,6 @@ class _Prover:
         self.settings = result.settings
         self.started = time.monotonic()
         self.built_before = session.build_seconds
-        self._facts: dict[tuple[frozenset[Key], int], Facts] = {}
         self._copied: Future[Path] | None = None
         self.edit = self._entry_file() if session.options.edit is None else self._named_file(session.options.edit)
 
@@ -272,10 +271,8 @@ class _Prover:
         self._look(built)
         assert self.original.image is not None
         assert built.image is not None
-        applied = built.outcome.applied
-        return tuple(
-            Comparison(self.original.image, built.image, applied, partial(self._facts_after, built.outcome)).differences()
-        )
+        facts = cache(partial(self._facts_after, built.outcome))
+        return tuple(Comparison(self.original.image, built.image, built.outcome.applied, facts).differences())
 
     def _facts_after(self, outcome: Outcome, count: int) -> Facts:
         """The facts about the document after the first `count` rewrites of an outcome."""
