@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from optimizer.verify.snapshot import Entry, Snapshot
 
 _SHOWN = 10
+# What programs read though nothing names it: outside of the folders that are compared, and missed only when it is needed.
+_SHARED = {
+    "/etc/ssl/certs/ca-certificates.crt": "CA certificates",
+    "/usr/share/zoneinfo/Europe/Berlin": "time zones",
+    "/usr/lib/locale/C.utf8": "UTF-8 locale",
+    "/etc/mime.types": "table of MIME types",
+    "/etc/services": "table of services",
+}
 MAX_DIGEST = 8 << 20
 # Caches and what running leaves behind: two builds of one Dockerfile differ there too.
 _VOLATILE = re.compile(
@@ -65,7 +73,14 @@ class FileChanges:
         return is_in and not _VOLATILE.search(path)
 
     def differences(self) -> Iterator[Difference]:
-        """Missing, new, with another owner or mode, links to nowhere, other contents."""
+        """Missing, new, with another owner or mode, links to nowhere, other contents; then what the system had for all."""
+        yield from self._listed()
+        before, after = self.before.files, self.after.files
+        for path, what in _SHARED.items():
+            if before.find(path) is not None and after.find(path) is None:
+                yield Difference(Area.FILES, f"no {what} any more ({path})", self.announced.who(FileChange.BASE))
+
+    def _listed(self) -> Iterator[Difference]:
         found: dict[tuple[str, str | None, Key | None], list[str]] = {}
         for kind, path, by, suspect in (*self._missing(), *self._new(), *self._changed()):
             found.setdefault((kind, by, suspect), []).append(path)

@@ -356,6 +356,16 @@ def test_the_ports_of_the_original_are_waited_for(fake: Fake) -> None:
     assert (seen.ports, seen.answers) == ((Port(8000),), ())
 
 
+def test_a_program_that_listens_elsewhere_is_not_waited_for_to_the_end(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(behaviour, "_ELSEWHERE", 0.2)
+    fake.add_image("x:1", MARK, ports=[8001], serves={"/": [200, "x"]})
+    observer = Observer(choose(Commands(), MARK), Verify(wait=30.0), "x:1")
+    start = time.monotonic()
+    seen = observer.observe("x:1", config(8000, 8001), like=replace(WEB, ports=(Port(8000),)))
+    assert time.monotonic() - start < 5
+    assert (seen.ports, seen.answers) == ((Port(8001),), ())
+
+
 def test_the_ports_that_the_kernel_picks_are_not_compared() -> None:
     ports = frozenset((Port(80), Port(40_000), Port(50_000)))
     assert behaviour._worth_comparing(ports, config(80, 50_000)) == (Port(80), Port(50_000))

@@ -78,6 +78,13 @@ def test_buildah_without_podman_is_none(fake: Fake) -> None:
         choose(Commands(), MARK, name="buildah")
 
 
+def test_a_buildah_that_does_not_answer_is_one_line(fake: Fake) -> None:
+    fake.install("podman")
+    fake.script("buildah", "echo 'cannot clone: Operation not permitted' >&2; exit 1")
+    with pytest.raises(BuilderError, match=r"^buildah does not answer: cannot clone: Operation not permitted$"):
+        choose(Commands(), MARK, name="buildah")
+
+
 def test_nothing_answers_is_one_line_that_says_why(fake: Fake) -> None:
     fake.change(answers=False)
     fake.install("podman")

@@ -410,6 +410,16 @@ def test_an_edited_file_is_another_file_than_the_authors(tmp_path: Path) -> None
     assert (tmp_path / "b").stat().st_mode & 0o777 == 0o750
 
 
+def test_where_files_cannot_be_linked_they_are_copied(run: Callable[..., Proof], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    found = run(edit="src/x")
+    assert found.before is not None
+    assert found.before.steps == 1
+
+
 def test_what_is_ignored_is_not_copied_for_the_edit(run: Callable[..., Proof], project: Path, fake: Fake) -> None:
     (project / ".dockerignore").write_text("secret\n")
     (project / "secret").write_text("1")

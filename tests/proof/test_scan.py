@@ -42,7 +42,8 @@ def scanned(fake: Fake) -> list[str]:
     return (fake.state / "scanned").read_text().splitlines()
 
 
-def test_without_a_scanner_nothing_is_counted(session: Session) -> None:
+def test_without_a_scanner_nothing_is_counted(fake: Fake, session: Session) -> None:
+    fake.reply("scout", code=1, err="docker: 'scout' is not a docker command")
     assert scan(session, "x:1") is None
 
 
@@ -101,3 +102,25 @@ def test_the_image_of_podman_is_asked_of_podman(fake: Fake) -> None:
     install(fake, "syft", SYFT)
     scan(Session(Verify(builder="podman"), lambda _: None), "x:1")
     assert "podman:x:1" in scanned(fake)[0]
+
+
+SCOUT = {
+    "runs": [
+        {"tool": {"driver": {"rules": [{"properties": {"cvssV3_severity": "HIGH"}}, {"properties": {}}, {"id": "CVE-1"}]}}},
+        {"tool": {"driver": {"rules": None}}},
+    ]
+}
+
+
+def test_docker_scout_is_asked_where_docker_has_it(fake: Fake, session: Session) -> None:
+    fake.reply("scout", "version", out="version: v1.14.0")
+    fake.reply("scout", "cves", out=json.dumps(SCOUT))
+    assert scan(session, "x:1") == Scan("docker scout", None, {"high": 1, "unknown": 2})
+    assert fake.called("scout", "cves")[0][-1] == "local://x:1"
+
+
+def test_docker_scout_is_not_asked_of_podman(fake: Fake) -> None:
+    fake.install("podman")
+    fake.reply("scout", "version", out="version: v1.14.0")
+    assert scan(Session(Verify(builder="podman"), lambda _: None), "x:1") is None
+    assert not fake.called("scout")

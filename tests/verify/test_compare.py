@@ -849,3 +849,16 @@ def test_failures_are_what_nobody_announced() -> None:
     bad, good = Difference(Area.FILES, "a"), Difference(Area.FILES, "b", "somebody")
     assert failures([good, bad]) == (bad,)
     assert failures([good]) == ()
+
+
+def test_what_programs_read_without_naming_it_is_told(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, swapped(FileChange.BASE))
+    zones: Files = {"/usr/share/zoneinfo/Europe/Berlin": file("x")}
+    assert pair.files_of(zones, {}) == {"no time zones any more (/usr/share/zoneinfo/Europe/Berlin)": "swapped"}
+
+
+def test_what_programs_read_without_naming_it_may_not_go_with_an_own_layer(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    bundle: Files = {"/etc/ssl/certs/ca-certificates.crt": file("x")}
+    found = pair.files_of(bundle, {})
+    assert found == {"no CA certificates any more (/etc/ssl/certs/ca-certificates.crt)": None}
