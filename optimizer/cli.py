@@ -191,7 +191,7 @@ def verify(
         if output_format == "text":
             _show_proof(proof, sys.stdout, color=color, verbose=verbose)
     _out(_rendered(proofs, output_format))
-    _exit_by_verdict([proof for proof, _ in proofs], is_complete=len(proofs) == len(results))
+    _exit_by_verdict([proof for proof, _ in proofs], is_failed=any(result.is_failed for result in results))
 
 
 @app.command("list")
@@ -357,8 +357,8 @@ def _rendered(proofs: list[tuple[Proof, FileResult]], output_format: str) -> str
     return proof_html.render(proofs) if output_format == "html" else ""
 
 
-def _exit_by_verdict(proofs: list[Proof], *, is_complete: bool) -> None:
-    if not is_complete or any(not proof.settles for proof in proofs):
+def _exit_by_verdict(proofs: list[Proof], *, is_failed: bool) -> None:
+    if is_failed or any(not proof.settles for proof in proofs):
         raise typer.Exit(2)
     if any(proof.failures for proof in proofs):
         raise typer.Exit(1)

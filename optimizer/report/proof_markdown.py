@@ -50,5 +50,5 @@ def _fenced(lines: tuple[str, ...]) -> Iterator[str]:
 
 def _plain(text: str) -> str:
     """`text` without anything that Markdown or a table would take for markup."""
-    escaped = "".join(f"\\{char}" if char in "\\`*_[]<>|#" else char for char in text)
+    escaped = "".join(f"\\{char}" if char in "\\`*_[]<>|#&" else char for char in text)
     return " ".join(escaped.split("\n"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import threading
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 ASK_SECONDS = 120.0
 _KILL_AFTER = 5.0
 _PAUSE = 0.02
+_GLANCE = 0.2
 
 
 class BuilderError(Exception):
@@ -82,8 +84,7 @@ class Commands:
             timer = threading.Timer(timeout, give_up)
             timer.start()
             try:
-                assert process.stdout is not None
-                for line in process.stdout:
+                for line in _lines(process):
                     on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
                 process.wait()
             finally:
@@ -153,6 +154,29 @@ class Commands:
                 self._live.discard(process)
                 if self.watch is not None:
                     self.watch(process.pid, ended=True)
+
+
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """The lines that a process writes. They are read in a thread of their own: a signal does not interrupt a read that has not
+    quite begun, and this thread has to see it."""
+    lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        assert process.stdout is not None
+        with contextlib.suppress(ValueError):  # it was closed: nobody waits for more
+            for line in process.stdout:
+                lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=_GLANCE)
+        except queue.Empty:
+            continue
+        if line is None:
+            return
+        yield line
 
 
 def _end(*processes: subprocess.Popen[bytes]) -> None:
