@@ -93,6 +93,9 @@ def load(folder: Path, environ: Mapping[str, str], chosen: Mapping[str, Any]) ->
     _check_base(values.get("base", BASES[0]), "--base")
     verify |= _said(chosen.get(VERIFY) or {})
     _check_smoke(verify.get("smoke"))
+    for key in ("timeout", "wait"):
+        if verify.get(key, 1.0) <= 0:
+            raise SettingsError(f"--{key}: expected a number of seconds above 0, found {verify[key]}")
     return Settings(**values, verify=Verify(**verify))
 
 

@@ -126,7 +126,7 @@ def dropped(proof: Proof) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
 def _said(difference: Difference) -> str:
     count = f" ({difference.count})" if difference.count > 1 else ""
     by = f"  [{difference.by}]" if difference.by is not None else ""
-    return f"{difference.what}{count}{by}"
+    return f"{difference.what}{count}{by}".encode("utf-8", "backslashreplace").decode()
 
 
 def _megabytes(size: int) -> str:

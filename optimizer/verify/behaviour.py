@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import http.client
+import re
 import shlex
 import time
 from dataclasses import dataclass, field, replace
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
 
 MAX_BODY = 8 << 20
 _POLL = 0.1
-_QUIET = 3.0  # seconds without a port, where none is promised, until a program counts as one that just runs
+_QUIET = 10.0  # seconds without a port, where none is promised, until a program counts as one that just runs
 _SETTLE = 1.5  # seconds until an open port that does not speak HTTP counts as ready
 _ELSEWHERE = 5.0  # seconds for which a program may listen on other ports than the original before it counts as different
-_HEALTH_TRIES = 5
+_HEALTH_SECONDS = 8.0
+_LINGERS = 61.0  # seconds for which the kernel may keep a port after its connections
+_IN_USE = re.compile(r"address (is )?already in use|EADDRINUSE", re.IGNORECASE)
+_TOLD_LINES = 20
+_PIECES = re.compile(r"\n|(?<=[,{}<>;])")
 _SLOWER = 2.0  # seconds of noise in how long a stop takes
 _EPHEMERAL = 32768
 _KEPT_LINES = 2_000
@@ -50,7 +55,7 @@ class Behaviour:
     """What one start of an image did.
 
     `problem`: why it cannot be judged, if so; `exit_code`: None while it runs; `health`: None without a health check;
-    `stop_seconds`: None where not measured; `output`: its last lines, or all that a smoke command wrote.
+    `stop_seconds`: None where not measured; `output`: its last lines; `written`: its standard output, where it ended.
     """
 
     exit_code: int | None = None
@@ -60,6 +65,7 @@ class Behaviour:
     stop_seconds: float | None = None
     ready_seconds: float = 0.0
     output: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
     problem: str = ""
     smoke: str | None = None
 
@@ -99,23 +105,52 @@ class Observer:
         """
         if self.options.smoke is not None:
             return self._smoke(tag, *options)
+        found = self._observe(tag, config, options, like, wait, stops=stops, is_brief=is_brief)
+        if found.exit_code and self.builder.network == "host" and any(_IN_USE.search(line) for line in found.output):
+            self.builder.commands.sleep(_LINGERS)  # the port of the container before it is not free yet
+            found = self._observe(tag, config, options, like, wait, stops=stops, is_brief=is_brief)
+        return found
+
+    def _observe(
+        self,
+        tag: str,
+        config: ImageConfig,
+        options: tuple[str, ...],
+        like: Behaviour | None,
+        wait: float | None,
+        *,
+        stops: bool,
+        is_brief: bool,
+    ) -> Behaviour:
         container = self._container(tag, config)
         start = time.monotonic()
         try:
             if (problem := container.start(*options, environment=self.options.env)) is not None:
                 return Behaviour(problem=problem)
-            ready = self._ready(container, config, like, self.options.wait if wait is None else wait)
-            seconds = time.monotonic() - start
-            found = Behaviour(ready.exit_code, _worth_comparing(ready.ports, config), ready.answers, ready_seconds=seconds)
+            limit = wait if wait is not None else self.options.wait
+            if wait is None and like is not None:
+                limit = max(limit, 3 * like.ready_seconds)
+            ready = self._ready(container, config, like, limit)
+            found = Behaviour(ready.exit_code, tuple(sorted(ready.ports)), ready.answers)
+            found = replace(found, ready_seconds=time.monotonic() - start if ready.answers else 0.0)
             if is_brief or ready.exit_code is not None:
-                return replace(found, output=container.logs())
-            found = replace(found, health=self._health(container, config), output=container.logs())
-            if not stops:
+                return _with_output(found, container)
+            health = self._health(container, config)
+            found = _with_output(replace(self._seen_again(container, found), health=health), container)
+            if not stops or found.exit_code is not None:
                 return found
             ignores = container.ignores(config.stop_signal)  # it would be killed, and nobody has to wait for that
             return replace(found, stop_seconds=float(STOP_SECONDS) if ignores else container.stop())
         finally:
             container.remove()
+
+    @staticmethod
+    def _seen_again(container: Container, found: Behaviour) -> Behaviour:
+        """Whether it still runs and listens: some open a port late, and some fall over late."""
+        status = container.status()
+        if not status.is_running:
+            return replace(found, exit_code=status.exit_code, ports=(), answers=())
+        return replace(found, ports=tuple(sorted(container.listening())))
 
     def _container(self, tag: str, config: ImageConfig) -> Container:
         self._count += 1
@@ -130,17 +165,20 @@ class Observer:
         start = time.monotonic()
         done = self.builder.run(*words, tag, *shlex.split(self.options.smoke), timeout=max(self.options.wait, 600.0))
         seconds = time.monotonic() - start
-        output = tuple(done.out.splitlines()[:_KEPT_LINES])
+        output = tuple((done.out + done.err).splitlines()[-_TOLD_LINES:])
+        written = tuple(done.out.splitlines()[:_KEPT_LINES])
         problem = done.last_line if done.code == 125 else ""  # 125: the runtime itself failed
-        return Behaviour(done.code, output=output, ready_seconds=seconds, problem=problem, smoke=self.options.smoke)
+        return Behaviour(
+            done.code, output=output, written=written, ready_seconds=seconds, problem=problem, smoke=self.options.smoke
+        )
 
     # ---------------------------------------------------------------- until it is ready
 
     def _ready(self, container: Container, config: ImageConfig, like: Behaviour | None, wait: float) -> _Ready:
         """Wait until it has ended, answers, or will not any more."""
         start = time.monotonic()
-        limit = max(wait, 3 * like.ready_seconds if like is not None else 0)
-        expected = frozenset(like.ports) if like is not None else None
+        limit = wait
+        expected = frozenset(_steady(like.ports, config)) if like is not None else None
         promised = bool(config.tcp_ports or self.options.http) if expected is None else bool(expected)
         found = _Ready()
         since = start
@@ -152,9 +190,12 @@ class Observer:
             ports = container.listening()
             if ports != found.ports:
                 found.ports, since = ports, now
-            if ports and (expected is None or expected <= ports):
+            is_late = expected is None and len(config.tcp_ports) > len(ports) and now - since < _ELSEWHERE
+            if ports and not is_late and (expected is None or expected <= ports):
                 found.answers = self._ask(container, config, ports)
                 is_settled = now - since > _SETTLE
+                if not found.answers and is_settled:
+                    return found  # there is nothing to ask it
                 if found.answers and (all(0 < answer.status < 500 for answer in found.answers) or is_settled):
                     return found
             elif ports and now - since > _ELSEWHERE:
@@ -168,7 +209,7 @@ class Observer:
         """GET every path on the exposed ports that listen, or on all ports where none of them is exposed."""
         exposed = [port for port in sorted(ports) if port.number in config.tcp_ports]
         found = []
-        for port in exposed or _worth_comparing(ports, config):
+        for port in exposed or _steady(tuple(sorted(ports)), config) or sorted(ports):
             address = container.address(port)
             for path in _paths(self.options.http, port) if address is not None else ():
                 assert address is not None
@@ -181,11 +222,12 @@ class Observer:
         """Whether the image's own health check passes within some tries; None without one."""
         if config.health_command is None:
             return None
-        for attempt in range(_HEALTH_TRIES):
-            if container.exec(*config.health_command, timeout=30.0) == 0:
-                return True
-            self.builder.commands.sleep(min(attempt + 1, 2))
-        return False
+        end = time.monotonic() + max(_HEALTH_SECONDS, min(config.health_start_period, self.options.wait))
+        while container.exec(*config.health_command, timeout=30.0):
+            if time.monotonic() > end or not container.status().is_running:
+                return False
+            self.builder.commands.sleep(1.0)
+        return True
 
 
 def _paths(paths: tuple[str, ...], port: Port) -> Iterator[str]:
@@ -207,28 +249,48 @@ def _get(address: tuple[str, int], port: int, path: str) -> Answer:
         connection.close()
 
 
-def _worth_comparing(ports: frozenset[Port], config: ImageConfig) -> tuple[Port, ...]:
-    """Without the ports that the kernel picked at random."""
-    return tuple(sorted(port for port in ports if port.number < _EPHEMERAL or port.number in config.tcp_ports))
+def _steady(ports: tuple[Port, ...], config: ImageConfig) -> tuple[Port, ...]:
+    """Without the ports that the kernel may have picked at random."""
+    return tuple(port for port in ports if port.number < _EPHEMERAL or port.number in config.tcp_ports)
+
+
+def _with_output(found: Behaviour, container: Container) -> Behaviour:
+    """With what it wrote: the last lines, and all of standard output where it has ended."""
+    written = container.written()[:_KEPT_LINES] if found.exit_code is not None else ()
+    return replace(found, output=container.logs(), written=written)
 
 
 # -------------------------------------------------------------------- comparing
 
 
-def why_not_comparable(before: Behaviour, config: ImageConfig) -> str | None:
-    """Why nothing can be claimed about an original that behaves so; None where it can."""
+def promises_of(config: ImageConfig) -> str:
+    """The TCP ports that an image exposes, for a message."""
+    return ", ".join(map(str, config.tcp_ports))
+
+
+def _is_answered(path: str, before: Behaviour) -> bool:
+    number, _, rest = path[1:].partition("/") if path.startswith(":") else ("", "", path.lstrip("/"))
+    return any(a.path == f"/{rest}" and a.status and number in ("", str(a.port)) for a in before.answers)
+
+
+def why_not_comparable(before: Behaviour, config: ImageConfig, paths: tuple[str, ...] = ()) -> str | None:
+    """Why nothing can be claimed about an original that behaves so; None where it can. `paths` were asked for by name."""
     if before.problem:
         return f"the original cannot be started: {before.problem}"
     if before.smoke is not None:
         return None if before.exit_code == 0 else f"`{before.smoke}` ends with {before.exit_code} in the original"
-    promises = ", ".join(map(str, config.tcp_ports))
+    if missing := next((path for path in paths if not _is_answered(path, before)), None):
+        return f"the original does not answer {missing}"
+    if before.exit_code and not promises_of(config):
+        return f"the original ends with {before.exit_code} (--env sets what it needs, --smoke says what to run it with)"
+    promises = promises_of(config)
     if before.exit_code is not None and promises:
         return f"the original exposes {promises}, but ends with {before.exit_code} before it answers (--env sets what it needs)"
     if before.exit_code is None and promises and not before.ports:
         return f"the original exposes {promises}, but listens on no port (--wait gives it more time)"
     if any(answer.status >= 500 for answer in before.answers):
         bad = next(answer for answer in before.answers if answer.status >= 500)
-        return f"the original answers {bad.question} with {bad.status}"
+        return f"the original answers {bad.question} with {bad.status} (--http names another path, --env sets what it needs)"
     return None
 
 
@@ -243,18 +305,22 @@ def differences(before: Behaviour, after: Behaviour, again: Behaviour | None, *,
     if before.exit_code != after.exit_code:
         yield f"{_ending(after)}; the original {_ending(before).removeprefix('it ')}{_said(after)}"
         return
-    if before.ports != after.ports:
+    steady = set(before.ports) & set(again.ports if again is not None else before.ports)
+    more = {port for port in after.ports if port not in before.ports and port.number < _EPHEMERAL}
+    if more or steady - set(after.ports):
         yield f"it listens on {_listed(after.ports)}; the original on {_listed(before.ports)}"
-    if before.smoke is not None and compares_body:
-        yield from _lines_differ("its output", before.output, after.output, again.output if again else before.output)
+    if compares_body and before.written != after.written:
+        yield from _lines_differ("its output", before.written, after.written, again.written if again else before.written)
     second = {(a.port, a.path): a for a in again.answers} if again is not None else {}
     for old, new in _pairs(before.answers, after.answers):
         if new is None:
             continue  # the port differs: said above
-        if (old.status, old.location) != (new.status, new.location):
+        other = second.get((old.port, old.path), old)
+        moves = old.location if old.location == other.location else old.location.partition("?")[0]
+        moved = new.location if old.location == other.location else new.location.partition("?")[0]
+        if (old.status, moves) != (new.status, moved):
             yield f"{old.question}: {_answered(new)}; the original: {_answered(old)}{_said(after)}"
         elif compares_body and old.body != new.body:
-            other = second.get((old.port, old.path), old)
             yield from _lines_differ(f"{old.question}: the body", _text(old), _text(new), _text(other))
     if before.health and not after.health:
         yield f"its health check fails{_said(after)}"
@@ -263,23 +329,19 @@ def differences(before: Behaviour, after: Behaviour, again: Behaviour | None, *,
         yield f"it stops after {after.stop_seconds:.1f} s; the original after {before.stop_seconds:.1f} s"
 
 
-def bodies_differ(before: Behaviour, after: Behaviour) -> bool:
-    """Whether answers of the same status have other bodies, or a smoke command other output: is the original its own equal?"""
-    if before.smoke is not None:
-        return before.output != after.output
-    return any(
-        new is not None and old.status == new.status and old.body != new.body
-        for old, new in _pairs(before.answers, after.answers)
-    )
+def may_vary(before: Behaviour, after: Behaviour) -> bool:
+    """Whether they differ in what an original may do otherwise at each start: bodies, redirects, output, ports."""
+    if before.written != after.written or before.ports != after.ports:
+        return True
+    pairs = ((old, new) for old, new in _pairs(before.answers, after.answers) if new is not None)
+    return any((old.body, old.location) != (new.body, new.location) for old, new in pairs if old.status == new.status)
 
 
 def works(before: Behaviour, after: Behaviour) -> bool:
     """Whether it ends, listens and answers with the same statuses."""
-    return not after.problem and (before.exit_code, before.ports, [a.status for a in before.answers]) == (
-        after.exit_code,
-        after.ports,
-        [a.status for a in after.answers],
-    )
+    statuses = [[answer.status for answer in found.answers] for found in (before, after)]
+    listens = {port for port in before.ports if port.number < _EPHEMERAL} <= set(after.ports)
+    return not after.problem and before.exit_code == after.exit_code and listens and statuses[0] == statuses[1]
 
 
 def _pairs(before: tuple[Answer, ...], after: tuple[Answer, ...]) -> Iterator[tuple[Answer, Answer | None]]:
@@ -309,7 +371,9 @@ def _common(first: tuple[str, ...], second: tuple[str, ...]) -> list[str]:
 
 
 def _text(answer: Answer) -> tuple[str, ...]:
-    return tuple(answer.body.decode("utf-8", "backslashreplace").splitlines()[:_KEPT_LINES])
+    """The body in pieces: lines, and what stands between the marks of JSON and HTML, which may be one line."""
+    text = answer.body.decode("utf-8", "backslashreplace")
+    return tuple(piece for piece in _PIECES.split(text) if piece.strip())[:_KEPT_LINES]
 
 
 def _answered(answer: Answer) -> str:
@@ -334,12 +398,16 @@ def _listed(ports: tuple[Port, ...]) -> str:
 def summary(behaviour: Behaviour) -> str:
     """What it did, in one line."""
     if behaviour.smoke is not None:
-        return f"`{behaviour.smoke}` ends with {behaviour.exit_code}, {len(behaviour.output)} lines"
+        return f"`{behaviour.smoke}` ends with {behaviour.exit_code}, {len(behaviour.written)} lines"
     if behaviour.exit_code is not None:
         return f"ends with {behaviour.exit_code}"
     said = [f"{a.question} {a.status}, {len(a.body)} bytes" for a in behaviour.answers if a.status]
-    said += [f"listens on {_listed(behaviour.ports)}"] if not said else []
-    said += ["healthy" if behaviour.health else "unhealthy"] if behaviour.health is not None else []
+    if said and all(400 <= answer.status < 500 for answer in behaviour.answers if answer.status):
+        said.append("nothing but refusals was compared: --http names a path that it serves")
+    if not behaviour.ports:
+        said.append(f"runs for {_QUIET:.0f} s, without a port to ask")
+    said += [f"listens on {_listed(behaviour.ports)}"] if not said and behaviour.ports else []
+    said += ["healthy" if behaviour.health else "unhealthy, as the original"] if behaviour.health is not None else []
     if behaviour.stop_seconds is not None:
         said.append(
             f"stops in {behaviour.stop_seconds:.1f} s" + (" (killed)" if behaviour.stop_seconds >= STOP_SECONDS else "")

@@ -204,6 +204,8 @@ class Docker:
         done = self.run("version", "--format", "{{.Server.Version}}")
         if done.code:
             raise BuilderError(f"no Docker daemon answers ({done.last_line}). Start one, or choose another with --builder")
+        if self.builder is not None and (found := self.run("buildx", "inspect", self.builder)).code:
+            raise BuilderError(f"--builder {self.builder}: {found.last_line.removeprefix('ERROR: ')}")
         return f"Docker {done.out.strip()}" + (f", builder {self.builder}" if self.builder else "")
 
     def build(self, recipe: Recipe, tag: str, *, is_cold: bool, timeout: float, on_step: Callable[[str], None]) -> Build:

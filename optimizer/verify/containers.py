@@ -91,6 +91,10 @@ class Container:
         done = self.builder.run("logs", "--tail", str(count), self.name)
         return tuple(line for line in (done.out + done.err).splitlines() if line.strip())
 
+    def written(self) -> tuple[str, ...]:
+        """All that it wrote to standard output."""
+        return tuple(self.builder.run("logs", self.name).out.splitlines())
+
     def exec(self, *words: str, timeout: float) -> int:
         """Run a command in it; the exit status, 124 after `timeout` seconds."""
         try:

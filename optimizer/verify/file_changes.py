@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from optimizer.verify.snapshot import Entry, Snapshot
 
 _SHOWN = 10
+_SYSTEM = re.compile(r"^/(usr|etc|var|lib\w*|bin|sbin|run|root|boot|media|mnt|proc|sys|dev|tmp)(/|$)")
 # What programs read though nothing names it: outside of the folders that are compared, and missed only when it is needed.
 _SHARED = {
     "/etc/ssl/certs/ca-certificates.crt": "CA certificates",
@@ -37,7 +38,7 @@ _SHARED = {
     "/etc/mime.types": "table of MIME types",
     "/etc/services": "table of services",
 }
-MAX_DIGEST = 8 << 20
+MAX_DIGEST = 512 << 20
 # Caches and what running leaves behind: two builds of one Dockerfile differ there too.
 _VOLATILE = re.compile(
     r"^/(tmp|var/cache|var/log|var/tmp|proc|sys|dev)/|/(__pycache__|\.cache|\.npm|\.yarn-cache)(/|$)|\.pyc$|/\.package-lock\.json$"
@@ -70,7 +71,13 @@ class FileChanges:
 
     def _is_compared(self, path: str) -> bool:
         is_in = path.startswith(self.scope) or path in self.announced.placements(0) or path in self.announced.brought(0)
+        is_in = is_in or path in self._taken or self._is_own(path)
         return is_in and not _VOLATILE.search(path)
+
+    def _is_own(self, path: str) -> bool:
+        """Whether the original's own instructions made `path`, in a folder that is not the system's."""
+        entry = self.before.files.entries.get(path)
+        return entry is not None and entry.layer >= self.before.files.base and _SYSTEM.match(path) is None
 
     def differences(self) -> Iterator[Difference]:
         """Missing, new, with another owner or mode, links to nowhere, other contents; then what the system had for all."""
@@ -115,6 +122,8 @@ class FileChanges:
 
     def _who_lost(self, path: str) -> tuple[tuple[str, FileChange] | None, Key | None]:
         """The rewrite that announced that `path` goes, and as what; else the one that is known to have lost it."""
+        if path in self._taken:
+            return None, None  # the new base has it, and a layer above deletes it
         end = len(self.announced.applied)
         if path in self.announced.placements(0):
             if path in self.announced.placements(end):
@@ -132,6 +141,13 @@ class FileChanges:
             if holds and (name := self.announced.who(change)) is not None:
                 return (name, change), None
         return None, None
+
+    @cached_property
+    def _taken(self) -> frozenset[str]:
+        """What the new base brought, and the layers above took away."""
+        after = self.after.files
+        gone = {path for layer, path, was in after.replaced if layer >= after.base > was}
+        return frozenset(path for path in gone if path not in after.entries)
 
     @cached_property
     def _owned(self) -> frozenset[str]:
@@ -193,6 +209,8 @@ class FileChanges:
                 yield f"{was} that became a {now}", path, of_base, None
             elif self._has_other_contents(path, old, new):
                 yield "other contents than the build context has", path, None, None
+            elif old.kind == new.kind == "file" and old.size > 0 == new.size and not after.is_of_base(path):
+                yield "empty now", path, None, None
 
     def _has_other_contents(self, path: str, old: Entry, new: Entry) -> bool:
         """Whether a file that the original brought from the build context, unchanged, is another one now."""

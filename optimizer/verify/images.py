@@ -74,6 +74,11 @@ class ImageConfig:
         return tuple(sorted(int(number) for number, _, kind in found if kind in ("", "tcp") and number.isdecimal()))
 
     @property
+    def health_start_period(self) -> float:
+        """The seconds that its health check gives it to start."""
+        return float((self.config.get("Healthcheck") or {}).get("StartPeriod") or 0) / 1e9
+
+    @property
     def health_command(self) -> tuple[str, ...] | None:
         """The words of its health check; None without one."""
         test = (self.config.get("Healthcheck") or {}).get("Test") or []

@@ -184,7 +184,7 @@ class _Prover:
         watching.result()
         assert self.original.behaviour is not None
         assert self.original.image is not None
-        reason = behaviour.why_not_comparable(self.original.behaviour, self.original.image.config)
+        reason = behaviour.why_not_comparable(self.original.behaviour, self.original.image.config, self.session.options.http)
         if reason is not None:
             return self._not_comparable(reason, self.original.behaviour.output)
         failed = self._examine(candidate, is_final=True)
@@ -295,7 +295,7 @@ class _Prover:
         built.behaviour = after
         compares_body = self.session.options.body
         again = None
-        if compares_body and behaviour.bodies_differ(before, after):
+        if behaviour.may_vary(before, after):
             assert self.original.image is not None
             again = self.observer.observe(self.original.tag, self.original.image.config, like=before, is_brief=True)
         found = tuple(behaviour.differences(before, after, again, compares_body=compares_body))

@@ -265,7 +265,7 @@ def test_a_base_of_the_rewritten_image_that_cannot_be_had_is_said(run: Callable[
 def test_a_health_check_that_fails_only_in_the_new_image(
     run: Callable[..., Proof], fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("optimizer.verify.behaviour._HEALTH_TRIES", 1)
+    monkeypatch.setattr("optimizer.verify.behaviour._HEALTH_SECONDS", 1)
     fake.when("", config={"Healthcheck": {"Test": ["CMD", "check"]}})
     fake.when(CANDIDATE, health=1, logs=["x"])
     assert said(run()) == [(Area.BEHAVIOUR, "its health check fails (x)")]

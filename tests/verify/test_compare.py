@@ -359,14 +359,19 @@ def test_one_new_bundle_does_not_stand_for_two(tmp_path: Path) -> None:
         "/tmp/x",
         "/var/cache/apt/x",
         "/etc/other",
-        "/opt/outside",
-        "/application/x",
+        "/usr/share/outside",
     ],
 )
 def test_caches_and_what_lies_outside_are_not_compared(tmp_path: Path, path: str) -> None:
     pair = Pair(tmp_path)
     assert pair.files_of({**pair.copied(), path: file()}, pair.copied()) == {}
     assert pair.files_of(pair.copied(), {**pair.copied(), path: file()}) == {}
+
+
+@pytest.mark.parametrize("path", ["/opt/outside", "/data/x", "/application/x"])
+def test_what_an_own_layer_put_into_a_folder_of_its_own_must_be_there(tmp_path: Path, path: str) -> None:
+    pair = Pair(tmp_path)
+    assert pair.files_of({**pair.copied(), path: file()}, pair.copied()) == {f"missing: {path}": None}
 
 
 def test_an_empty_folder_must_be_there(tmp_path: Path) -> None:
@@ -526,9 +531,9 @@ def test_what_the_new_base_has_otherwise_is_announced(tmp_path: Path) -> None:
 
 def test_a_link_to_nowhere_is_a_failure_unless_it_was_one(tmp_path: Path) -> None:
     pair = Pair(tmp_path, Remarking(*EVERYTHING))
-    before = {**pair.copied(), "/app/link": link("/opt/target"), "/app/old": link("/gone"), "/opt/target": file()}
-    after = without(before, "/opt/target")
-    assert pair.files_of(before, after) == {"link to nowhere (/opt/target): /app/link": None}
+    before = {**pair.copied(), "/app/link": link("/usr/share/target"), "/app/old": link("/gone"), "/usr/share/target": file()}
+    after = without(before, "/usr/share/target")
+    assert pair.files_of(before, after) == {"link to nowhere (/usr/share/target): /app/link": None}
 
 
 def test_a_file_that_became_a_link_to_nowhere_is_a_failure(tmp_path: Path) -> None:
