@@ -41,7 +41,7 @@ _SHARED = {
 MAX_DIGEST = 512 << 20
 # Caches and what running leaves behind: two builds of one Dockerfile differ there too.
 _VOLATILE = re.compile(
-    r"^/(tmp|var/cache|var/log|var/tmp|proc|sys|dev)/|/(__pycache__|\.cache|\.npm|\.yarn-cache)(/|$)|\.pyc$|/\.package-lock\.json$"
+    r"^/(tmp|var/cache|var/log|var/tmp|var/lib/apt|var/lib/dpkg|proc|sys|dev)/|/(__pycache__|\.cache|\.npm|\.yarn-cache)(/|$)|\.pyc$|/\.package-lock\.json$"
 )
 # Parts of names that a bundler makes up anew.
 _HASHED = re.compile(
