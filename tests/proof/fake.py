@@ -53,6 +53,9 @@ class _Program:
                 return self._hang() if reply.get("hangs") else int(reply.get("code", 0))
         if self.words[:2] == ["buildx", "build"]:
             return self._called(self.build, 2)
+        if self.words[:2] == ["buildx", "inspect"]:
+            _say('ERROR: no builder "nosuch" found' if self.words[2] == "nosuch" else "", to=sys.stderr)
+            return int(self.words[2] == "nosuch")
         if self.words[:2] == ["buildx", "version"]:
             _say("github.com/docker/buildx v0.17.1" if self.setup["buildx"] else "")
             return 0 if self.setup["buildx"] else 1

@@ -60,6 +60,12 @@ def test_what_answers_is_taken(fake: Fake, there: tuple[str, ...], name: str | N
     assert found.name == (name or kind.__name__.lower())
 
 
+@pytest.mark.usefixtures("fake")
+def test_a_builder_that_is_not_there_is_one_line() -> None:
+    with pytest.raises(BuilderError, match=r'^--builder nosuch: no builder "nosuch" found$'):
+        choose(Commands(), MARK, name="nosuch")
+
+
 def test_a_daemon_that_does_not_answer_is_passed_over(fake: Fake) -> None:
     fake.script("docker", "echo Cannot connect >&2; exit 1")
     fake.install("podman")
