@@ -100,10 +100,12 @@ def load(folder: Path, environ: Mapping[str, str], chosen: Mapping[str, Any]) ->
 
 
 def _check_smoke(command: str | None) -> None:
+    if command is None:
+        return
     import shlex
 
     try:
-        shlex.split(command or "")
+        shlex.split(command)
     except ValueError as error:
         raise SettingsError(f"--smoke: {error} in {command}") from error
 

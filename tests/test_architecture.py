@@ -48,6 +48,7 @@ ALLOWED = {
     },
     "optimizer/verify": {
         "optimizer.batch",
+        "optimizer.dockerfile",
         "optimizer.engine",
         "optimizer.facts",
         "optimizer.rewrite",

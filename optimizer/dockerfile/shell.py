@@ -40,7 +40,7 @@ _COMMANDS = frozenset({"command", "declaration_command", "unset_command", "test_
 _WRAPPERS = frozenset({"sudo", "env", "command", "eatmydata", "nice", "time", "nohup", "timeout"})
 _ERREXIT = re.compile(r"-[A-Za-z]*e[A-Za-z]*$|errexit$")
 # Options of sudo and env that take the next word with them.
-_WRAPPER_VALUES = frozenset({"-u", "-g", "-U", "-h", "-p", "-C", "-r", "-t", "-T", "--user", "--group", "--unset"})
+_WRAPPER_VALUES = frozenset({"-u", "-g", "-U", "-h", "-p", "-C", "-r", "-t", "-T", "--user", "--group", "--unset", "--chdir"})
 # Statements in which `set -e` works as it does at the top level: no loop, group or condition.
 _PLAIN = frozenset({"command", "declaration_command", "unset_command", "test_command", "variable_assignment", "pipeline"})
 _MAX_SCRIPT = 200_000

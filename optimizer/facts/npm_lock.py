@@ -97,11 +97,11 @@ def _missing_dependencies(packages: dict[str, Any]) -> Iterator[str]:
             continue
         optional = entry.get("optionalDependencies") or {}
         for name in entry.get("dependencies") or {}:
-            if name not in optional and not any(place in packages for place in _places(where, name)):
+            if name not in optional and not any(place in packages for place in places(where, name)):
                 yield f"does not list {name}, which {where or 'the project'} needs"
 
 
-def _places(where: str, name: str) -> Iterator[str]:
+def places(where: str, name: str) -> Iterator[str]:
     """Where Node looks for the package `name` from `where`, nearest first."""
     parts = where.split("/") if where else []
     while True:

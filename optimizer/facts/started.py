@@ -402,12 +402,9 @@ def _file_targets(command: Command) -> Iterator[str]:
 
 def _interpreter(first: str) -> str:
     """The program that a `#!` line names."""
-    match = re.match(r"#!\s*(\S+)(?:\s+(.*))?$", first.rstrip("\r"))
-    if match is None:
-        return ""
-    name = match[1].rpartition("/")[2]
-    rest = [w for w in (match[2] or "").split() if not w.startswith("-")]
-    return (rest[0] if rest else "") if name == "env" else name
+    words = first.removeprefix("#!").split() if first.startswith("#!") else []
+    name = _command((posixpath.basename(words[0]), *words[1:])).name if words else None
+    return "" if name in (None, "env") else name
 
 
 def _command(words: tuple[str, ...]) -> Command:

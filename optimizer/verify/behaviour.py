@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from optimizer.verify.builders import LABEL
-from optimizer.verify.containers import STOP_SECONDS, Container, Port
+from optimizer.verify.containers import STOP_SECONDS, Container, Port, marked, variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,9 +159,7 @@ class Observer:
 
     def _smoke(self, tag: str, *options: str) -> Behaviour:
         assert self.options.smoke is not None
-        words = ["run", "--rm", "--label", f"{LABEL}={self.builder.label}", *options]
-        words += ["--network", self.builder.network] if self.builder.network != "default" else []
-        words += [word for variable in self.options.env for word in ("-e", variable)]
+        words = ("run", "--rm", *marked(self.builder), *options, *variables(self.options.env))
         start = time.monotonic()
         done = self.builder.run(*words, tag, *shlex.split(self.options.smoke), timeout=max(self.options.wait, 600.0))
         seconds = time.monotonic() - start
@@ -177,12 +175,11 @@ class Observer:
     def _ready(self, container: Container, config: ImageConfig, like: Behaviour | None, wait: float) -> _Ready:
         """Wait until it has ended, answers, or will not any more."""
         start = time.monotonic()
-        limit = wait
         expected = frozenset(_steady(like.ports, config)) if like is not None else None
         promised = bool(config.tcp_ports or self.options.http) if expected is None else bool(expected)
         found = _Ready()
         since = start
-        while (now := time.monotonic()) - start < limit:
+        while (now := time.monotonic()) - start < wait:
             status = container.status()
             if not status.is_running:
                 found.exit_code = status.exit_code
@@ -231,10 +228,16 @@ class Observer:
 
 
 def _paths(paths: tuple[str, ...], port: Port) -> Iterator[str]:
-    for path in paths or ("/",):
-        number, _, rest = path[1:].partition("/") if path.startswith(":") else ("", "", path.lstrip("/"))
+    for wanted in paths or ("/",):
+        number, path = _asked(wanted)
         if number in ("", str(port.number)):
-            yield f"/{rest}"
+            yield path
+
+
+def _asked(wanted: str) -> tuple[str, str]:
+    """The port, empty for all, and the path of what `--http` asks for."""
+    number, _, rest = wanted[1:].partition("/") if wanted.startswith(":") else ("", "", wanted.lstrip("/"))
+    return number, f"/{rest}"
 
 
 def _get(address: tuple[str, int], port: int, path: str) -> Answer:
@@ -263,14 +266,9 @@ def _with_output(found: Behaviour, container: Container) -> Behaviour:
 # -------------------------------------------------------------------- comparing
 
 
-def promises_of(config: ImageConfig) -> str:
-    """The TCP ports that an image exposes, for a message."""
-    return ", ".join(map(str, config.tcp_ports))
-
-
-def _is_answered(path: str, before: Behaviour) -> bool:
-    number, _, rest = path[1:].partition("/") if path.startswith(":") else ("", "", path.lstrip("/"))
-    return any(a.path == f"/{rest}" and a.status and number in ("", str(a.port)) for a in before.answers)
+def _is_answered(wanted: str, before: Behaviour) -> bool:
+    number, path = _asked(wanted)
+    return any(a.path == path and a.status and number in ("", str(a.port)) for a in before.answers)
 
 
 def why_not_comparable(before: Behaviour, config: ImageConfig, paths: tuple[str, ...] = ()) -> str | None:
@@ -281,9 +279,9 @@ def why_not_comparable(before: Behaviour, config: ImageConfig, paths: tuple[str,
         return None if before.exit_code == 0 else f"`{before.smoke}` ends with {before.exit_code} in the original"
     if missing := next((path for path in paths if not _is_answered(path, before)), None):
         return f"the original does not answer {missing}"
-    if before.exit_code and not promises_of(config):
+    promises = ", ".join(map(str, config.tcp_ports))
+    if before.exit_code and not promises:
         return f"the original ends with {before.exit_code} (--env sets what it needs, --smoke says what to run it with)"
-    promises = promises_of(config)
     if before.exit_code is not None and promises:
         return f"the original exposes {promises}, but ends with {before.exit_code} before it answers (--env sets what it needs)"
     if before.exit_code is None and promises and not before.ports:

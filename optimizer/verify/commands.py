@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import IO
 
 ASK_SECONDS = 120.0
@@ -181,14 +181,23 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
 
 def _end(*processes: subprocess.Popen[bytes]) -> None:
     """Ask processes and their children to end; kill those that do not."""
-    groups = [process.pid for process in processes]
+
+    def reap() -> None:
+        for process in processes:
+            process.poll()  # one that nobody waits for stays in its group
+
+    end_groups([process.pid for process in processes], reap, _KILL_AFTER)
+
+
+def end_groups(groups: Iterable[int], reap: Callable[[], None] = lambda: None, patience: float = 1.0) -> None:
+    """Ask groups of processes to end; kill what is left of them after `patience` seconds. `reap` waits for those of ours."""
+    left = list(groups)
     for sign in (signal.SIGINT, signal.SIGKILL):
-        groups = [group for group in groups if _signal(group, sign)]
-        end = time.monotonic() + _KILL_AFTER
-        while groups and time.monotonic() < end:
-            for process in processes:
-                process.poll()  # one that nobody waits for stays in its group
-            groups = [group for group in groups if _signal(group, 0)]
+        left = [group for group in left if _signal(group, sign)]
+        end = time.monotonic() + patience
+        while left and time.monotonic() < end:
+            reap()
+            left = [group for group in left if _signal(group, 0)]
             time.sleep(_PAUSE)
 
 
@@ -196,8 +205,8 @@ def _signal(group: int, sign: int) -> bool:
     """Send a signal to a group of processes; whether there is anything left of it."""
     try:
         os.killpg(group, sign)
-    except ProcessLookupError:
-        return False
+    except (ProcessLookupError, PermissionError):
+        return False  # it is gone, or its number is somebody else's by now
     return True
 
 

@@ -10,7 +10,7 @@ from optimizer.verify import images
 from optimizer.verify.announcements import Announcements
 from optimizer.verify.difference import Area, Difference
 from optimizer.verify.file_changes import FileChanges
-from optimizer.verify.linkage import Linker, programs
+from optimizer.verify.linkage import Linker, programs, subject
 from optimizer.verify.packages import language_packages
 
 if TYPE_CHECKING:
@@ -46,16 +46,15 @@ class Comparison:
     # ---------------------------------------------------------------- configuration
 
     def configuration(self) -> Iterator[Difference]:
-        for what, by in images.differences(self.before.config, self.after.config, self.announced.applied):
-            yield Difference(Area.CONFIG, what, by or self._by_base(what))
+        applied = self.announced.applied
+        for what, by in images.differences(self.before.config, self.after.config, applied, self._by_base):
+            yield Difference(Area.CONFIG, what, by)
 
-    def _by_base(self, what: str) -> str | None:
+    def _by_base(self, field: str, name: str) -> str | None:
         """The rewrite that swapped the base, for what the base alone sets: variables and labels that no line names; the shell
         of RUNs, where those are in another stage."""
-        field, _, rest = what.partition(" ")
-        if field == "Shell:":
+        if field == "Shell":
             return self.announced.who(FileChange.BUILD)
-        name = rest.partition(":")[0]
         keyword = {"Env": "ENV", "Labels": "LABEL"}.get(field)
         facts = (self.announced.facts(count) for count in (0, len(self.announced.applied)))
         lines = (i for found in facts for i in found.document.instructions if i.keyword == keyword)
@@ -80,7 +79,7 @@ class Comparison:
         lacking: dict[str, list[str]] = {}
         for path in programs(files):
             for what in new.missing(path):
-                if files.is_of_base(path) and what.rpartition(" ")[2].rpartition("/")[2] not in removed:
+                if files.is_of_base(path) and subject(what) not in removed:
                     continue  # the base image ships it so
                 if what not in self._missed_before(old, path):
                     lacking.setdefault(what, []).append(path)
@@ -142,6 +141,6 @@ class Comparison:
     def _who_dropped(self, package: Package) -> str | None:
         if package.kind == "python" and package.name in _INSTALLERS:
             return self.announced.who(FileChange.BUILD)
-        if package.kind == "node" and package not in self._files.needed_packages:
+        if package.kind == "node" and package not in self._files.modules.in_production:
             return self.announced.who(FileChange.DEVELOPMENT)
         return None

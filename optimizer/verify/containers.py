@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optimizer.verify.builders import LABEL
+from optimizer.verify.builders import LABEL, inspect
 from optimizer.verify.commands import BuilderError
 
 if TYPE_CHECKING:
@@ -67,15 +67,12 @@ class Container:
         host = self.builder.commands.environment.get("DOCKER_HOST", "unix://")
         return host.startswith("unix://") and Path("/proc/self/ns/net").exists() and os.geteuid() == 0
 
-    def start(self, *options: str, environment: tuple[str, ...] = (), command: tuple[str, ...] = ()) -> str | None:
+    def start(self, *options: str, environment: tuple[str, ...] = ()) -> str | None:
         """Start it in the background; what the runtime says where it cannot be started, else None."""
-        words = ["run", "-d", "--name", self.name, "--label", f"{LABEL}={self.builder.label}", *options]
-        if self.builder.network != "default":
-            words += ["--network", self.builder.network]
-        else:
+        words = ["run", "-d", "--name", self.name, *marked(self.builder), *options, *variables(environment)]
+        if self.builder.network == "default":
             words += [word for port in self.exposed for word in ("-p", f"127.0.0.1::{port}")]
-        words += [word for variable in environment for word in ("-e", variable)]
-        done = self.builder.run(*words, self.tag, *command)
+        done = self.builder.run(*words, self.tag)
         return done.last_line if done.code else None
 
     def status(self) -> Status:
@@ -154,15 +151,24 @@ class Container:
         return (own, port.number) if own else None
 
     def _described(self) -> dict[str, Any]:
-        done = self.builder.run("inspect", self.name)
-        found = json.loads(done.out) if done.code == 0 else []
-        return found[0] if found else {}
+        return inspect(self.builder, "inspect", self.name) or {}
 
     def _seen_by_helper(self, network: str) -> frozenset[Port]:
         """The ports seen from a second container in the same network; none where it has no `cat`."""
         words = ("run", "--rm", "--label", f"{LABEL}={self.builder.label}", "--network", network, "--entrypoint", "cat")
         done = self.builder.run(*words, self.helper, "/proc/net/tcp", "/proc/net/tcp6")
         return frozenset(port for port, _ in _sockets(done.out))
+
+
+def marked(builder: Builder) -> tuple[str, ...]:
+    """The options of every container: our label, and the network."""
+    network = ("--network", builder.network) if builder.network != "default" else ()
+    return ("--label", f"{LABEL}={builder.label}", *network)
+
+
+def variables(environment: tuple[str, ...]) -> tuple[str, ...]:
+    """The options that set variables of a container."""
+    return tuple(word for variable in environment for word in ("-e", variable))
 
 
 def _is_process_of(pid: int, container: str) -> bool:

@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING
 
 from optimizer.rewrite import FileChange
 from optimizer.verify.difference import Area, Difference
-from optimizer.verify.packages import (
-    is_for_development,
-    needed_node_folders,
-    node_package,
-    node_package_at,
-    owned_files,
-    system_packages,
-)
+from optimizer.verify.packages import NodeModules, is_node_program, owned_files, system_packages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +18,6 @@ if TYPE_CHECKING:
     from optimizer.rewrite import Key
     from optimizer.verify.announcements import Announcements
     from optimizer.verify.difference import Image
-    from optimizer.verify.packages import Package
     from optimizer.verify.snapshot import Entry, Snapshot
 
 _SHOWN = 10
@@ -39,6 +31,7 @@ _SHARED = {
     "/etc/services": "table of services",
 }
 MAX_DIGEST = 512 << 20
+_EMPTY = hashlib.sha256(b"").hexdigest()
 # Caches and what running leaves behind: two builds of one Dockerfile differ there too.
 _VOLATILE = re.compile(
     r"^/(tmp|var/cache|var/log|var/tmp|var/lib/apt|var/lib/dpkg|proc|sys|dev)/|/(__pycache__|\.cache|\.npm|\.yarn-cache)(/|$)|\.pyc$|/\.package-lock\.json$"
@@ -49,7 +42,6 @@ _HASHED = re.compile(
     r"|(?<=/)(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{20,}(?=/)"  # static/pAk3v_9sTq2bLx81Zc0dE/
     r"|(?<=/)(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,}(?=/)"  # dist/0a1b2c3d/
 )
-_BIN = re.compile(r"/node_modules/\.bin/")
 
 
 class FileChanges:
@@ -59,6 +51,7 @@ class FileChanges:
         self.before = before
         self.after = after
         self.announced = announced
+        self.modules = NodeModules(before.files)
 
     @cached_property
     def scope(self) -> tuple[str, ...]:
@@ -135,7 +128,7 @@ class FileChanges:
         for change, holds in (
             (FileChange.BASE, self.before.files.is_of_base(path)),
             (FileChange.PACKAGES, path in self._owned),
-            (FileChange.DEVELOPMENT, self._is_of_development(path)),
+            (FileChange.DEVELOPMENT, self.modules.is_for_development(path)),
             (FileChange.BUILD, not self.announced.is_brought(path)),
         ):
             if holds and (name := self.announced.who(change)) is not None:
@@ -155,24 +148,6 @@ class FileChanges:
         before, after = system_packages(self.before.files), system_packages(self.after.files)
         gone = (before or frozenset()) - (after or frozenset())
         return frozenset(owned_files(self.before.files, gone)) if gone else frozenset()
-
-    @cached_property
-    def _needed(self) -> frozenset[str]:
-        return needed_node_folders(self.before.files)
-
-    @cached_property
-    def needed_packages(self) -> frozenset[Package]:
-        """The Node packages, with their versions, that are not for development alone."""
-        files = self.before.files
-        manifests = (path for path in files.entries if (at := node_package_at(path)) and path == f"{at[0]}/package.json")
-        found = (path for path in manifests if not is_for_development(files, path.removesuffix("/package.json"), self._needed))
-        return frozenset(package for path in found if (package := node_package(files, path)) is not None)
-
-    def _is_of_development(self, path: str) -> bool:
-        """Whether `path` belongs to a Node package that production does not need."""
-        files = self.before.files
-        found = node_package_at((files.resolve(path) or path) if _BIN.search(path) else path)
-        return found is not None and is_for_development(files, found[0], self._needed)
 
     def _new(self) -> Iterator[tuple[str, str, str | None, Key | None]]:
         before, after = self.before.files, self.after.files
@@ -203,14 +178,19 @@ class FileChanges:
             if old.mode != new.mode and old.kind == new.kind != "link":
                 yield f"mode {old.mode:o} -> {new.mode:o}", path, of_base, None
             if new.kind == "link" and after.resolve(path) is None and before.resolve(path) is not None:
-                by = of_base or (self.announced.who(FileChange.DEVELOPMENT) if _BIN.search(path) else None)
+                by = of_base or (self.announced.who(FileChange.DEVELOPMENT) if is_node_program(path) else None)
                 yield f"link to nowhere ({new.link})", path, by, None
             elif (was := _kind(before, path)) != (now := _kind(after, path)):
                 yield f"{was} that became a {now}", path, of_base, None
             elif self._has_other_contents(path, old, new):
                 yield "other contents than the build context has", path, None, None
-            elif old.kind == new.kind == "file" and old.size > 0 == new.size and not after.is_of_base(path):
+            elif self._is_emptied(path, old, new):
                 yield "empty now", path, None, None
+
+    def _is_emptied(self, path: str, old: Entry, new: Entry) -> bool:
+        """Whether nothing is left in a file; the second name of a hard link has no size of its own, but a digest."""
+        is_bare = old.kind == new.kind == "file" and old.size > 0 == new.size and not self.after.files.is_of_base(path)
+        return is_bare and self.after.files.digest(path) == _EMPTY
 
     def _has_other_contents(self, path: str, old: Entry, new: Entry) -> bool:
         """Whether a file that the original brought from the build context, unchanged, is another one now."""

@@ -7,12 +7,13 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from optimizer.facts.state import DEFAULT_SHELL
 from optimizer.rewrite import Aspect
 from optimizer.verify.builders import LABEL, inspect
 from optimizer.verify.commands import BuilderError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from optimizer.rewrite import Rewrite
     from optimizer.verify.builders import Builder
@@ -30,7 +31,6 @@ _FIELDS = {
 }
 # Those that hold several entries, compared one by one.
 _TABLES = {"Env": Aspect.ENV, "ExposedPorts": Aspect.EXPOSE, "Volumes": Aspect.VOLUME, "Labels": Aspect.LABEL}
-_DEFAULT_SHELL = ("/bin/sh", "-c")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ class ImageConfig:
         name = self.config.get("StopSignal") or "SIGTERM"
         if name.isdecimal():
             return int(name)
-        base, sign, offset = re.fullmatch(r"([A-Z0-9]+?)(?:([+-])(\d+))?", name.upper().removeprefix("SIG") or "TERM").groups()  # type: ignore[union-attr]
-        return int(getattr(signal, f"SIG{base}", signal.SIGTERM)) + int(f"{sign or '+'}{offset or 0}")
+        base, offset = re.split(r"(?=[+-])", f"{name.upper().removeprefix('SIG')}+0")[:2]  # RTMIN+3
+        return int(getattr(signal, f"SIG{base}", signal.SIGTERM)) + int(offset)
 
     @property
     def tcp_ports(self) -> tuple[int, ...]:
@@ -84,7 +84,7 @@ class ImageConfig:
         test = (self.config.get("Healthcheck") or {}).get("Test") or []
         if len(test) < 2 or test[0] not in ("CMD", "CMD-SHELL"):
             return None
-        return tuple(test[1:]) if test[0] == "CMD" else (*(self.config.get("Shell") or _DEFAULT_SHELL), test[1])
+        return tuple(test[1:]) if test[0] == "CMD" else (*(self.config.get("Shell") or DEFAULT_SHELL), test[1])
 
 
 def described(builder: Builder, tag: str) -> dict[str, Any]:
@@ -102,19 +102,27 @@ def image_config(found: dict[str, Any]) -> ImageConfig:
     )
 
 
-def differences(before: ImageConfig, after: ImageConfig, applied: Iterable[Rewrite]) -> Iterator[tuple[str, str | None]]:
-    """What differs between two configurations, in words, each with the transform that declared it; None where none did."""
+def differences(
+    before: ImageConfig,
+    after: ImageConfig,
+    applied: Iterable[Rewrite],
+    of_base: Callable[[str, str], str | None] = lambda _field, _key: None,
+) -> Iterator[tuple[str, str | None]]:
+    """What differs between two configurations, in words, each with the transform that declared it; None where none did.
+
+    `of_base` names, for a field and its entry, the transform that swapped the base which sets it.
+    """
     rewrites = tuple(applied)
     for name, aspect in _FIELDS.items():
         old, new = before.config.get(name) or None, after.config.get(name) or None
         if old != new:
-            yield f"{name}: {_shown(old)} -> {_shown(new)}", _declared(rewrites, aspect, None)
+            yield f"{name}: {_shown(old)} -> {_shown(new)}", _declared(rewrites, aspect, None) or of_base(name, "")
     for name, aspect in _TABLES.items():
         old_table, new_table = _table(before.config.get(name)), _table(after.config.get(name))
         for key in sorted(old_table.keys() | new_table.keys()):
             if key != LABEL and old_table.get(key) != new_table.get(key):
                 what = f"{name} {key}: {_shown(old_table.get(key))} -> {_shown(new_table.get(key))}"
-                yield what, _declared(rewrites, aspect, key)
+                yield what, _declared(rewrites, aspect, key) or of_base(name, key)
 
 
 def _table(value: object) -> dict[str, str]:

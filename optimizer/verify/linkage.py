@@ -10,6 +10,7 @@ import posixpath
 import re
 from typing import TYPE_CHECKING
 
+from optimizer.dockerfile.shell import from_words
 from optimizer.verify.snapshot import LIBRARY, texts
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ _TRIPLETS = {
     "EM_ARM": "arm-linux-gnueabihf",
 }
 _LINKER_SETTINGS = re.compile(r"^/etc/ld\.so\.conf(\.d/.*\.conf)?$")
-_ENV_WITH_VALUE = ("-u", "--unset", "-C", "--chdir")  # options of env that the next word belongs to
 
 
 class Linker:
@@ -74,9 +74,12 @@ class Linker:
         program, *words = line.split() or [""]
         if program.startswith("/") and self.snapshot.find(program) is None:
             return program
-        name = _started_by_env(words) if posixpath.basename(program) == "env" else ""
+        command = from_words((posixpath.basename(program), *words)).commands[0]
+        if command.head == 0:
+            return None  # it starts nothing else, as `env` does
+        name = command.words[command.head].text or ""
         places = [name] if name.startswith("/") else [f"{folder}/{name}" for folder in self.path]
-        return None if not name or any(self.snapshot.find(place) for place in places) else name
+        return None if any(self.snapshot.find(place) for place in places) else name
 
     def _library(self, path: str, elf: Elf, name: str) -> str | None:
         """The path of the library `name` for the file at `path`.
@@ -99,16 +102,9 @@ class Linker:
         return elf.provides if elf is not None else frozenset()
 
 
-def _started_by_env(words: list[str]) -> str:
-    """The program that `env` starts when it is given these words."""
-    waiting = words[::-1]
-    while waiting:
-        word = waiting.pop()
-        if word in _ENV_WITH_VALUE:
-            waiting = waiting[:-1]
-        elif not word.startswith("-") and "=" not in word:
-            return word
-    return ""
+def subject(what: str) -> str:
+    """The name of the file that one of the sentences of `Linker.missing` is about."""
+    return posixpath.basename(what.rpartition(" ")[2])
 
 
 def programs(snapshot: Snapshot) -> Iterator[str]:

@@ -5,11 +5,14 @@ Source: dpkg(1) and apk(5) on their databases; PyPA's "Recording installed proje
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from optimizer.facts.node import parse_json
+from optimizer.facts.npm_lock import places
+from optimizer.facts.packages import normalized
 from optimizer.verify.snapshot import texts
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ def language_packages(snapshot: Snapshot, *, with_base: bool) -> frozenset[Packa
         if not with_base and entry.layer < snapshot.base:
             continue
         if path.endswith("-info") and (match := _PYTHON.search(path)):
-            found.add(Package("python", re.sub(r"[-_.]+", "-", match["name"]).lower(), match["version"]))
+            found.add(Package("python", normalized(match["name"]), match["version"]))
         elif path.endswith(".gemspec") and (match := _RUBY.search(path)):
             found.add(Package("ruby", match["name"], match["version"]))
         elif path.endswith("/package.json") and (package := node_package(snapshot, path)) is not None:
@@ -81,10 +84,38 @@ def needed_node_folders(snapshot: Snapshot) -> frozenset[str]:
     return frozenset(needed)
 
 
-def is_for_development(snapshot: Snapshot, folder: str, needed: frozenset[str]) -> bool:
-    """Whether the Node package in `folder` belongs to an application, and production does without it."""
-    application = folder.partition("/node_modules/")[0]
-    return f"{application}/package.json" in snapshot.entries and folder not in needed
+class NodeModules:
+    """Which Node packages of an image production needs, and which serve development alone.
+
+    Those that are installed for all, outside of any application, are never for development.
+    """
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    @cached_property
+    def _needed(self) -> frozenset[str]:
+        return needed_node_folders(self._snapshot)
+
+    @cached_property
+    def in_production(self) -> frozenset[Package]:
+        """The packages, with their versions, that are not for development alone."""
+        manifests = (path for path in self._snapshot.entries if _NODE.search(path) and not self.is_for_development(path))
+        found = (node_package(self._snapshot, path) for path in manifests)
+        return frozenset(package for package in found if package is not None)
+
+    def is_for_development(self, path: str) -> bool:
+        """Whether a file, or what a link of `.bin` stands for, belongs to a package that production does without."""
+        found = node_package_at((self._snapshot.resolve(path) or path) if is_node_program(path) else path)
+        if found is None:
+            return False
+        application = found[0].partition("/node_modules/")[0]
+        return f"{application}/package.json" in self._snapshot.entries and found[0] not in self._needed
+
+
+def is_node_program(path: str) -> bool:
+    """Whether a path is a link to a program of a Node package."""
+    return "/node_modules/.bin/" in path
 
 
 def node_package_at(path: str) -> tuple[str, str] | None:
@@ -95,14 +126,8 @@ def node_package_at(path: str) -> tuple[str, str] | None:
 
 def _node_folder(snapshot: Snapshot, folder: str, name: str) -> str | None:
     """Where Node finds the package `name` from `folder`."""
-    while True:
-        if not folder.endswith("/node_modules"):
-            real = snapshot.resolve(f"{folder}/node_modules/{name}")
-            if real is not None:
-                return real
-        if not folder:
-            return None
-        folder = folder.rpartition("/")[0]
+    found = (snapshot.resolve(place) for place in places(folder, name) if "/node_modules/node_modules/" not in place)
+    return next((real for real in found if real is not None), None)
 
 
 def _wanted(snapshot: Snapshot, path: str) -> list[str]:
@@ -139,8 +164,4 @@ def owned_files(snapshot: Snapshot, packages: frozenset[str]) -> Iterator[str]:
 
 
 def _manifest(snapshot: Snapshot, path: str) -> dict[str, Any]:
-    try:
-        found = json.loads(snapshot.text(path) or "{}")
-    except json.JSONDecodeError:
-        return {}  # a test's own broken manifest
-    return found if isinstance(found, dict) else {}
+    return parse_json(snapshot.text(path)) or {}

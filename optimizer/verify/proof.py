@@ -129,12 +129,17 @@ class _Built:
     recipe: Recipe
     tag: str
     build: Build
+    described: dict[str, Any]
     image: Image | None = None
     behaviour: Behaviour | None = None
     differences: tuple[Difference, ...] = ()
     hints: dict[str, bool] = field(default_factory=dict)
     again: Build | None = None
     is_cold: bool = True
+
+    @property
+    def config(self) -> ImageConfig:
+        return image_config(self.described)
 
 
 def nothing_to_prove(result: FileResult) -> Proof | None:
@@ -183,8 +188,7 @@ class _Prover:
         looking.result()
         watching.result()
         assert self.original.behaviour is not None
-        assert self.original.image is not None
-        reason = behaviour.why_not_comparable(self.original.behaviour, self.original.image.config, self.session.options.http)
+        reason = behaviour.why_not_comparable(self.original.behaviour, self.original.config, self.session.options.http)
         if reason is not None:
             return self._not_comparable(reason, self.original.behaviour.output)
         failed = self._examine(candidate, is_final=True)
@@ -213,15 +217,14 @@ class _Prover:
     def _build(self, outcome: Outcome, what: str, *, is_cold: bool) -> _Built:
         recipe = self.session.recipe(outcome, self.context, self.settings.target)
         tag, build = self.session.build(recipe, f"building {what}", is_cold=is_cold)
-        return _Built(outcome, recipe, tag, build, is_cold=is_cold)
+        found = described(self.session.builder, tag) if build.is_built else {}
+        return _Built(outcome, recipe, tag, build, found, is_cold=is_cold)
 
     def _look(self, built: _Built) -> None:
-        """Take in the configuration and the files of an image."""
-        found = described(self.session.builder, built.tag)
-        files = snapshot.take(self.session.builder, built.tag, found)
-        config = image_config(found)
-        files.base = self._base_layers(built, config.layers)
-        built.image = Image(built.tag, config, files)
+        """Take in the files of an image."""
+        files = snapshot.take(self.session.builder, built.tag, built.described)
+        files.base = self._base_layers(built, built.config.layers)
+        built.image = Image(built.tag, built.config, files)
 
     def _base_layers(self, built: _Built, layers: tuple[str, ...]) -> int:
         """How many of an image's layers came with its base: those that the base has, or, where that is not here, all but those
@@ -240,10 +243,7 @@ class _Prover:
         return max(len(layers) - sum(1 for layer in newest if layer is not None), 0)
 
     def _watch_original(self) -> None:
-        """Run the original; a second time, where its answers may differ by themselves, once that is needed."""
-        built = self.original
-        config = image_config(described(self.session.builder, built.tag))
-        built.behaviour = self.observer.observe(built.tag, config)
+        self.original.behaviour = self.observer.observe(self.original.tag, self.original.config)
 
     def _examine(self, built: _Built, *, is_final: bool) -> Failed | None:
         """What is wrong with a rewritten image. When it `is_final`, it is measured too."""
@@ -252,8 +252,7 @@ class _Prover:
             built.differences = (Difference(Area.BUILD, why),)
             return Failed(built.differences, built.build.log.tail())
         looking = self.session.pool.submit(self._compare, built)
-        config = image_config(described(self.session.builder, built.tag))
-        watching = self.session.pool.submit(self._watch, built, config, with_hints=is_final)
+        watching = self.session.pool.submit(self._watch, built, with_hints=is_final)
         if is_final:
             self._rebuild(self.original)
             self._rebuild(built)
@@ -286,30 +285,29 @@ class _Prover:
         context = self.context.with_files({file.path: file.text for file in files}) if files else self.context
         return Facts(document, context, self.settings.target)
 
-    def _watch(self, built: _Built, config: ImageConfig, *, with_hints: bool) -> tuple[str, ...]:
+    def _watch(self, built: _Built, *, with_hints: bool) -> tuple[str, ...]:
         """Run the rewritten image like the original; what it does otherwise."""
         before = self.original.behaviour
         assert before is not None
         stops = before.stop_seconds is not None and before.stop_seconds < _KILLED
-        after = self.observer.observe(built.tag, config, like=before, stops=stops)
+        after = self.observer.observe(built.tag, built.config, like=before, stops=stops)
         built.behaviour = after
         compares_body = self.session.options.body
         again = None
         if behaviour.may_vary(before, after):
-            assert self.original.image is not None
-            again = self.observer.observe(self.original.tag, self.original.image.config, like=before, is_brief=True)
+            again = self.observer.observe(self.original.tag, self.original.config, like=before, is_brief=True)
         found = tuple(behaviour.differences(before, after, again, compares_body=compares_body))
         if with_hints and not found:
             both = tuple(word for options in HINTS.values() for word in options)
-            bears_both = self._works(built, config, both)
-            built.hints = {name: bears_both or self._works(built, config, options) for name, options in HINTS.items()}
+            bears_both = self._works(built, both)
+            built.hints = {name: bears_both or self._works(built, options) for name, options in HINTS.items()}
         return found
 
-    def _works(self, built: _Built, config: ImageConfig, options: tuple[str, ...]) -> bool:
+    def _works(self, built: _Built, options: tuple[str, ...]) -> bool:
         """Whether the image also does its job when it is run with more restrictive options."""
         before = self.original.behaviour
         assert before is not None
-        strict = self.observer.observe(built.tag, config, *options, like=before, is_brief=True, wait=HINT_WAIT)
+        strict = self.observer.observe(built.tag, built.config, *options, like=before, is_brief=True, wait=HINT_WAIT)
         return behaviour.works(before, strict)
 
     # ---------------------------------------------------------------- what is won

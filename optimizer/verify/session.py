@@ -52,14 +52,16 @@ class Session:
             self.commands.stop()
         self.pool.shutdown(wait=True, cancel_futures=True)
         self._sweeper.finish()
+        if kind is None:
+            self._clearing.result()  # what went wrong there is a bug, and is not to be lost
 
     @staticmethod
     def _clear_left_over(program: str) -> None:
         sweep.clear(program)
         sweep.clear_folders()
 
-    def recipe(self, outcome: Outcome, context: BuildContext, target: str | None, *, folder: Path | None = None) -> Recipe:
-        """The rewritten Dockerfile and its ignore file, laid down in the temporary folder; `folder` in place of the context."""
+    def recipe(self, outcome: Outcome, context: BuildContext, target: str | None) -> Recipe:
+        """The rewritten Dockerfile and its ignore file, laid down in the temporary folder."""
         self._tags += 1
         place = self.folder / f"{self._tags}"
         place.mkdir()
@@ -71,7 +73,7 @@ class Session:
         if seen.ignore_path is not None:
             ignore_file = place / "Dockerfile.dockerignore"
             ignore_file.write_bytes(seen.ignore_bytes())
-        return Recipe(dockerfile, folder or self.root(context), ignore_file, target, self.options.build_args)
+        return Recipe(dockerfile, self.root(context), ignore_file, target, self.options.build_args)
 
     def root(self, context: BuildContext) -> Path:
         """The context's folder; an empty one where nothing is known of it."""

@@ -16,12 +16,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from optimizer.verify.builders import LABEL
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from optimizer.verify.commands import end_groups
 
 PREFIX = "dockeropt-verify-"
 _DAY = 86_400
@@ -145,18 +142,6 @@ def _lines(*words: str) -> list[str]:
     return done.stdout.split("\n")[:-1]
 
 
-def _end(pids: list[int], kill: Callable[[int, int], None] = os.killpg) -> None:
-    for sign, pause in ((signal.SIGINT, 1.0), (signal.SIGKILL, 0.0)):
-        alive = False
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                kill(pid, sign)
-                alive = True
-        if not alive:
-            return
-        time.sleep(pause)
-
-
 def main(program: str, label: str, folder: str) -> None:
     """Wait until standard input ends, then end the processes that it named and clear up."""
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -164,7 +149,7 @@ def main(program: str, label: str, folder: str) -> None:
     pids: set[int] = set()
     for line in sys.stdin:
         (pids.add if line.startswith("+") else pids.discard)(int(line[1:]))
-    _end(sorted(pids))
+    end_groups(sorted(pids))
     clear(program, label)
     if pids:  # what they had asked of the daemon may have come about since
         time.sleep(_SETTLE)

@@ -375,12 +375,13 @@ def test_the_ports_that_the_kernel_picks_are_not_compared() -> None:
 
 
 def test_a_health_check_that_fails_is_tried_again(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(behaviour, "_HEALTH_SECONDS", 0.0)
+    monkeypatch.setattr(behaviour, "_HEALTH_SECONDS", 0.6)
     monkeypatch.setattr(Commands, "sleep", lambda _self, _seconds: time.sleep(0.05))
     checked = {"Healthcheck": {"Test": ["CMD-SHELL", "check || exit 1"]}}
     seen = watch(fake, 8000, ports=[8000], serves={"/": [200, "x"]}, health=1, config=checked)
     assert seen.health is False
-    assert [call[3:] for call in fake.called("exec")] == [["/bin/sh", "-c", "check || exit 1"]] * len(fake.called("exec"))
+    assert len(fake.called("exec")) >= 2
+    assert all(call[3:] == ["/bin/sh", "-c", "check || exit 1"] for call in fake.called("exec"))
 
 
 @pytest.mark.parametrize("test", [None, [], ["NONE"], ["CMD"]])
@@ -471,3 +472,63 @@ def test_a_container_that_vanishes_is_an_error(fake: Fake) -> None:
     fake.reply("inspect", code=1, err="Error: No such object: x")
     with pytest.raises(BuilderError, match=r"the container dockeropt-verify-1-\w+-1 is gone: Error: No such object: x"):
         watch(fake, 8000, ports=[8000])
+
+
+# -------------------------------------------------------------------- what an original does otherwise at each start
+
+
+def test_one_line_of_json_is_compared_piece_by_piece() -> None:
+    first, second = (answering(body=f'{{"time": {time}, "git": "ok"}}'.encode()) for time in (1, 2))
+    good, bad = answering(body=b'{"time": 3, "git": "ok"}'), answering(body=b'{"time": 3, "git": "no"}')
+    assert may_vary(first, good)
+    assert found(first, good, second) == []
+    assert len(found(first, bad, second)) == 1
+
+
+def test_the_random_part_of_a_redirect_is_not_compared() -> None:
+    first, second, third = (answering(302, location=f"/login?state={state}") for state in "abc")
+    assert may_vary(first, third)
+    assert found(first, third, second) == []
+    assert len(found(first, answering(302, location="/error?state=d"), second)) == 1
+    assert len(found(first, third)) == 1  # a redirect that the original repeats
+
+
+def test_a_high_port_counts_where_the_original_opens_it_again() -> None:
+    before, none = replace(WEB, ports=(Port(80), Port(50_051))), replace(WEB, ports=(Port(80),))
+    assert len(found(before, none, before)) == 1
+    assert found(before, replace(WEB, ports=(Port(80), Port(40_000))), none) == []
+
+
+def test_what_is_written_to_the_end_is_compared() -> None:
+    before = Behaviour(exit_code=0, written=("commits: 42",))
+    after = replace(before, written=("no version control",))
+    assert found(before, after) == ['its output lacks "commits: 42"']
+    assert found(before, after, replace(before, written=("commits: 43",))) == []
+    assert found(before, after, body=False) == []
+
+
+@pytest.mark.parametrize("path", ["/x", ":81/", ":80/x"])
+def test_a_path_that_nobody_answers_proves_nothing(path: str) -> None:
+    assert why_not_comparable(WEB, config(80), ("/", path)) == f"the original does not answer {path}"
+    assert why_not_comparable(WEB, config(80), ("/", ":80/")) is None
+
+
+def test_refusals_alone_are_said_to_be_little() -> None:
+    assert "nothing but refusals was compared" in summary(answering(404))
+    assert "refusals" not in summary(answering(200))
+
+
+def test_a_port_that_is_not_free_yet_is_waited_for(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(Commands, "sleep", lambda _self, seconds: waited.append(seconds))
+    fake.add_image("x:1", MARK, exits=1, logs=["OSError: [Errno 98] Address already in use"])
+    observer = Observer(choose(Commands(), MARK, network="host"), Verify(wait=5.0), "x:1")
+    assert observer.observe("x:1", config(8000)).exit_code == 1
+    assert waited == [behaviour._LINGERS]
+    assert len([call for call in fake.called("run") if "-d" in call]) == 2
+
+
+def test_on_a_network_of_its_own_a_port_is_never_taken(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Commands, "sleep", lambda _self, seconds: pytest.fail(f"waits {seconds} s"))
+    seen = watch(fake, 8000, exits=1, logs=["OSError: [Errno 98] Address already in use"])
+    assert seen.exit_code == 1

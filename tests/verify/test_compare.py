@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -867,3 +868,31 @@ def test_what_programs_read_without_naming_it_may_not_go_with_an_own_layer(tmp_p
     bundle: Files = {"/etc/ssl/certs/ca-certificates.crt": file("x")}
     found = pair.files_of(bundle, {})
     assert found == {"no CA certificates any more (/etc/ssl/certs/ca-certificates.crt)": None}
+
+
+def test_what_a_layer_takes_from_the_new_base_is_not_the_swaps(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, swapped(*EVERYTHING))
+    zones: Files = {"/usr/local/lib/python3.11/zoneinfo/x.py": file("x")}
+    after = image_of({**BASE, **zones}, pair.copied(), base=1, deleted={1: tuple(zones)})
+    found = {d.what: d.by for d in pair.compared(image_of({**BASE, **zones}, pair.copied(), base=1), after).files()}
+    assert found == {"missing: /usr/local/lib/python3.11/zoneinfo/x.py": None}
+
+
+def test_what_package_managers_keep_for_themselves_may_go(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    lists: Files = {"/var/lib/apt/lists/partial/x": file("x")}
+    after = image_of({**BASE, **lists}, pair.copied(), base=1, deleted={1: tuple(lists)})
+    assert list(pair.compared(image_of({**BASE, **lists}, pair.copied(), base=1), after).files()) == []
+
+
+def test_a_made_file_that_is_empty_now_is_a_failure(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, Remarking(*EVERYTHING))
+    made: Files = {**pair.copied(), "/app/model.bin": file("weights")}
+    assert pair.files_of(made, {**made, "/app/model.bin": file("")}) == {"empty now: /app/model.bin": None}
+
+
+def test_another_name_of_a_hard_link_is_not_empty(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    made: Files = {**pair.copied(), "/app/model.bin": file("weights")}
+    linked = replace(file("weights"), size=0)
+    assert pair.files_of(made, {**made, "/app/model.bin": linked}) == {}
