@@ -35,10 +35,11 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One area that was compared: whether it holds, what failed, what rewrites announced."""
+    """One area that was compared: whether it holds, whether it differs all the same, what failed, what was announced."""
 
     area: str
     holds: bool
+    differs: bool
     failures: tuple[str, ...]
     announced: tuple[str, ...]
 
@@ -47,7 +48,7 @@ class Compared:
         """In words: whether it is the same, or differs as the rewrites say."""
         if not self.holds:
             return "not the same"
-        return "differs as announced" if any(line.endswith("]") for line in self.announced) else "same"
+        return "differs as announced" if self.differs else "same"
 
 
 def headline(proof: Proof) -> str:
@@ -105,7 +106,7 @@ def _compared(area: Area, proof: Proof) -> Compared:
     announced = [_said(difference) for difference in found if difference.by is not None]
     if area is Area.BEHAVIOUR and proof.behaviours is not None and not failed:
         announced.append(behaviour.summary(proof.behaviours[1]))
-    return Compared(area.value, not failed, failed, tuple(announced))
+    return Compared(area.value, not failed, bool(found), failed, tuple(announced))
 
 
 def hints(proof: Proof) -> tuple[str, ...]:
