@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from optimizer.dockerfile.edit import Edit, Span
-from optimizer.dockerfile.shell import read_script
+from optimizer.dockerfile.shell import CHANGES_SHELL, read_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from optimizer.dockerfile.shell import Command, Script
     from optimizer.facts import Facts
 
-# What changes the shell that later commands run in; joined RUNs must not pass it on.
-_STATE = frozenset(
-    """cd pushd popd export declare typeset readonly unset umask set trap source . alias unalias ulimit shopt enable hash exit
-    return local eval read mapfile readarray getopts let""".split()
-)
 # What must stay in a shell, or a layer, of its own: it replaces the shell, or leaves something running behind it.
 _ALONE = frozenset(
     """exec wait service systemctl pg_ctl pg_ctlcluster apachectl apache2ctl supervisord mysqld mysqld_safe mariadbd
@@ -241,7 +236,7 @@ def _brackets(facts: Facts, run: Instruction, later: list[Instruction]) -> tuple
     assert script is not None
     own = [c for c in script.commands if "subshell" not in c.guards]
     changes_state = _ASSIGNS.search(script.text) is not None or any(
-        c.name in _STATE or c.name == "" or c.guards & {"function", "loop"} for c in own
+        c.name in CHANGES_SHELL or c.guards & {"function", "loop"} for c in own
     )
     remembers = _programs(facts, [run]) & _programs(facts, later) - _STABLE
     if later and (changes_state or remembers):

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from optimizer.facts.commands import deleted
+from optimizer.facts.places import LOOKED_UP
 from optimizer.facts.sources import meets, reads_no_sources
 
 if TYPE_CHECKING:
@@ -31,12 +32,6 @@ _HOME_SETTINGS = frozenset(
 )
 # Python loads these from the folder it runs in, or from one in PYTHONPATH.
 _LOADED = frozenset({"sitecustomize.py", "usercustomize.py", "pip", "pip.py"})
-# Where programs of the system look for their settings and data.
-_SYSTEM = tuple(
-    """/etc /lib /lib64 /bin /sbin /usr/bin /usr/sbin /usr/lib /usr/libexec /usr/share /usr/include /usr/local/bin
-    /usr/local/sbin /usr/local/lib /usr/local/share /usr/local/etc /usr/local/include /var/lib/apt /var/lib/dpkg
-    /var/cache""".split()
-)
 # Variables that tell package managers and their network libraries of files.
 _TOLD_BY = re.compile(
     r"PIP|UV|POETRY|PIPENV|NPM|YARN|PNPM|BUN|COREPACK|NODE|GO|GIT|SSL|XDG|LD|CURL|REQUESTS|PYTHONSTARTUP|NETRC",
@@ -88,7 +83,7 @@ def _stays_behind(copy: Copy, earlier: Copy) -> bool:
 def why_read(copy: Copy, state: State, homes: frozenset[str]) -> str | None:
     """Why an install may read what a COPY brings, though it is not asked to: settings in a home folder or the system's own,
     a module that Python loads by itself, or a file that a variable names. `homes`: the home folders that users were given."""
-    if any(meets(folder, copy.roots) for folder in _SYSTEM):
+    if any(meets(folder, copy.roots) for folder in LOOKED_UP):
         return "it brings files into the system's own folders, where programs look for their settings"
     names = {posixpath.basename(root) for root in copy.roots}
     variables = state.variables

@@ -12,6 +12,7 @@ import posixpath
 import re
 from typing import TYPE_CHECKING
 
+from optimizer.dockerfile.shell import SHELLS
 from optimizer.facts.commands import APT_LISTS, covers, deleted, is_apt
 from optimizer.layers import append_command, as_run
 from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from optimizer.facts import Facts
 
 _CALLS_APT = re.compile(r"(?<![\w./-])(apt|apt-get|aptitude|apt-cache|apt-file|rosdep|gdebi|tasksel)(?![\w./=-])")
-_SHELLS = ("bash", "sh", "dash")
 # Files of the build context that a program of these names runs commands from.
 _RECIPES = {"make": ("Makefile", "makefile", "GNUmakefile"), "npm": ("package.json",), "yarn": ("package.json",)}
 _HARMLESS = ("clean", "autoclean", "distclean", "purge", "remove", "autoremove")
@@ -109,7 +109,7 @@ def _is_opaque(command: Command) -> bool:
     """Whether what a command runs is only known when it runs: a name in a variable, or a shell that reads a pipe."""
     if command.name is None or command.name == "eval":
         return True
-    return command.name in _SHELLS and "pipeline" in command.guards and all(arg.startswith("-") for arg in command.args)
+    return command.name in SHELLS and "pipeline" in command.guards and all(arg.startswith("-") for arg in command.args)
 
 
 def _has_apt_recipe(facts: Facts, command: Command) -> bool:
@@ -130,7 +130,7 @@ def _is_new_from(facts: Facts, run: Instruction) -> bool:
 
 def _without_data(script: Script) -> str:
     """The heredocs of a script that a shell reads: what else stands in quotes is data."""
-    reads = any(c.name in (*_SHELLS, "eval", "xargs") for c in script.commands)
+    reads = any(c.name in (*SHELLS, "eval", "xargs") for c in script.commands)
     return script.text if reads else ""
 
 

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 from optimizer.contract import copy_entry, copy_text
 from optimizer.dockerfile.edit import Edit, Span
+from optimizer.dockerfile.shell import CHANGES_SHELL
 from optimizer.facts.commands import deleted
+from optimizer.facts.copies import AWKWARD
 from optimizer.facts.installs import install_inputs
 from optimizer.facts.manifests import Application, Inputs, NeedsSources
 from optimizer.facts.sources import meets, reads_no_sources
@@ -35,10 +37,6 @@ if TYPE_CHECKING:
     from optimizer.facts.commands import Placed
     from optimizer.facts.copies import Copy
     from optimizer.rewrite import Evidence
-
-# Commands that would run in another shell once the RUN is cut in two.
-_STATE = frozenset({"cd", "export", "set", ".", "source", "umask", "alias", "exec", "trap", ""})
-_AWKWARD = re.compile(r"[\s\[\]*?\"'$\\<]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +193,7 @@ def _wanted(facts: Facts, run: Instruction, late: tuple[Copy, ...], inputs: Inpu
     found = []
     for file in inputs.files:
         bringers = [copy for copy in everything if copy.brings(file.source) and copy.container_path(file.source) == file.path]
-        if _AWKWARD.search(file.source):
+        if AWKWARD.search(file.source):
             return NeedsSources(f"the name {file.source} cannot stand in a COPY as it is")
         if facts.context.kind(file.source) == "link":
             return NeedsSources(f"{file.source} is a link")
@@ -225,7 +223,7 @@ def _cut(
     seen = (facts.seen_command(run, rest[0].command, "needs the sources"),)
     if not script.is_chain or run.heredocs:
         return NeedsSources("the RUN goes on with the sources, and is no chain of `&&` that could be cut in two", seen)
-    if any(placed.command.name in _STATE for placed in commands[: last + 1]):
+    if any(placed.command.name in CHANGES_SHELL for placed in commands[: last + 1]):
         return NeedsSources("what follows in the same RUN relies on its shell", seen)
     if undoing := next((p for p in rest if _undoes(p, application)), None):
         there = facts.seen_command(run, undoing.command, "would no longer make the layer smaller")

@@ -18,6 +18,7 @@ from optimizer.contract import copy_entry, plain_entry
 from optimizer.dockerfile.edit import Edit, Span
 from optimizer.facts.application import started_by
 from optimizer.facts.images import is_distroless
+from optimizer.facts.places import ANYONES, ROOTS_OWN
 from optimizer.facts.root import objections
 from optimizer.facts.started import UNREAD, How
 from optimizer.facts.state import is_root
@@ -43,8 +44,6 @@ _WRITES = re.compile(
     r"\b(writeFile|createWriteStream|appendFile|mkdir|unlink|rename|copyFile|makedirs|write_text|write_bytes)(Sync)?\(|open\([^)]*['\"][wax]b?\+?['\"]"
 )
 _PLAIN_PATH = re.compile(r"[\w./@+-]+")
-_ANYONE = re.compile(r"^/(tmp|var/tmp|dev|proc|run/secrets)(/|$)")
-_SYSTEM = re.compile(r"^/(etc|usr|bin|sbin|lib|lib64|boot|root|sys|opt/venv|var/lib/(apt|dpkg))(/|$)|^/$")
 
 
 @dataclass
@@ -206,7 +205,7 @@ def _ownership(facts: Facts, stage: Stage) -> _Ownership | Check:
     copies = facts.copies_before(stage.instructions[-1], including=True)
     application = facts.application(stage)
     for path, seen in application.writes:
-        if path is None or _ANYONE.match(path):
+        if path is None or ANYONES.match(path):
             continue
         if path.startswith("~"):
             owned.home = owned.home or seen
@@ -214,7 +213,7 @@ def _ownership(facts: Facts, stage: Stage) -> _Ownership | Check:
         where = path.removesuffix(ANYTHING).rstrip("/") if path.endswith("/" + ANYTHING) else folder(path)
         if _is_folder_like(path) and posixpath.dirname(path) == "/":
             where = path
-        if _SYSTEM.match(where) or not where:
+        if ROOTS_OWN.match(where) or not where:
             return Check(f"{where} cannot be given to the user: it writes there", holds=False, evidence=(seen,))
         owned.folders.setdefault(where, seen)
     for path, _ in application.sources if owned.home is None else ():

@@ -16,7 +16,8 @@ from optimizer.contract import command_entry
 from optimizer.dockerfile.edit import Edit
 from optimizer.dockerfile.shell import subcommand
 from optimizer.facts.manifests import Application
-from optimizer.facts.npm_lock import LOCKS, lock_in_step, lock_version
+from optimizer.facts.node import LOCKS
+from optimizer.facts.npm_lock import lock_in_step, lock_version
 from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
     from tree_sitter import Node, Parser
 
+# The shells whose scripts are read here.
+SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "zsh"})
+# What changes the shell that later commands run in ("" is a bare assignment): it must neither be passed on to a script that
+# had a shell of its own, nor be cut off from the commands that rely on it.
+CHANGES_SHELL = frozenset(
+    """cd pushd popd export declare typeset readonly unset umask set trap source . alias unalias ulimit shopt enable hash exit
+    return local eval read mapfile readarray getopts let exec""".split()
+) | {""}
 _PATTERN = re.compile(r"[*?\[{]")
 _JOINERS = frozenset({"&&", "||", ";", "&", "\n", ";;"})
 # A command inside one of these does not simply run once, in this shell, with its status counted.

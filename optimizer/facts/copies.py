@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from optimizer.facts.facts import Facts
 
 
+# Names that a COPY could not have as they stand.
+AWKWARD = re.compile(r"[\s\[\]*?\"'$\\<]")
 ARCHIVE = re.compile(r"\.(tar|tgz|tbz2?|txz|gz|bz2|xz|zst)(\.\w+)?$", re.IGNORECASE)
 
 

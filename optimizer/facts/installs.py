@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from optimizer.facts import go, node, python
 from optimizer.facts.manifests import Inputs
-from optimizer.facts.npm_lock import LOCKS, lock_in_step
+from optimizer.facts.node import LOCKS
+from optimizer.facts.npm_lock import lock_in_step
 from optimizer.rewrite import Check
 
 if TYPE_CHECKING:

@@ -40,7 +40,9 @@ _DEPENDENCIES = (
     "overrides",
     "resolutions",
 )
-_LIFECYCLE = (
+LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
+# The scripts of package.json that an install runs.
+LIFECYCLE = (
     "pnpm:devPreinstall",
     "preinstall",
     "install",
@@ -265,7 +267,7 @@ def _lifecycle(application: Application, path: str, member: str, package: dict[s
     """What the scripts that run at install read, as names in the project."""
     scripts = package.get("scripts")
     files: list[str] = []
-    for name in _LIFECYCLE:
+    for name in LIFECYCLE:
         script = scripts.get(name) if isinstance(scripts, dict) else None
         if not isinstance(script, str):
             continue

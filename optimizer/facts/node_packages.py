@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.dockerfile.shell import read_script
 from optimizer.facts.manifests import Project
-from optimizer.facts.node import installs_by_name, is_project_install, parse_json
+from optimizer.facts.node import LIFECYCLE, LOCKS, installs_by_name, is_project_install, parse_json
 from optimizer.facts.packages import node_addon, node_package_of_program
 from optimizer.rewrite import Check
 
@@ -22,14 +22,12 @@ if TYPE_CHECKING:
     from optimizer.facts.manifests import Application
     from optimizer.rewrite import Evidence
 
-LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
 # Install scripts that only print, or that do without what they look for.
 _HARMLESS = frozenset(
     {"core-js", "core-js-pure", "es5-ext", "protobufjs", "@scarf/scarf", "styled-components", "fsevents", "msw", "vue-demi"}
 )
 _OF_YARN = re.compile(r"""^"?((?:@[\w.-]+/)?[\w.-]+)@""", re.MULTILINE)
 _REPOSITORY = re.compile(r"^ +resolved \"(git\+|git:|https?://[^\"]+\.git#)", re.MULTILINE)
-_LIFECYCLE = ("preinstall", "install", "postinstall", "prepublish", "preprepare", "prepare", "postprepare")
 # Commands of such scripts that take no package.
 _PLAIN = frozenset({"echo", "true", "exit", ":", "cd", "test", "[", ""})
 # Settings that only checkers, testers and builders read.
@@ -241,7 +239,7 @@ def install_commands(project: Project) -> Iterator[tuple[str, Evidence]]:
     """The programs that the project's own scripts start at every install, with the line of each script."""
     scripts = (parse_json(project.read("package.json")) or {}).get("scripts")
     scripts = scripts if isinstance(scripts, dict) else {}
-    for name in _LIFECYCLE:
+    for name in LIFECYCLE:
         script = read_script(scripts[name]) if isinstance(scripts.get(name), str) else None
         line = project.application.line(project.source("package.json"), f'"{name}"', "runs at every install")
         yield from ((command.name, line) for command in (script.commands if script is not None else ()) if command.name)
@@ -257,7 +255,7 @@ def development_in_scripts(project: Project, *, ignores_scripts: bool) -> Check 
     """A script that npm runs at every install and that may take a development dependency; None where there is none."""
     scripts = (parse_json(project.read("package.json")) or {}).get("scripts")
     present = dependencies(project)
-    for name in _LIFECYCLE if not ignores_scripts else ():
+    for name in LIFECYCLE if not ignores_scripts else ():
         text = scripts.get(name) if isinstance(scripts, dict) else None
         script = read_script(text) if isinstance(text, str) else None
         if text is None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING, Any
 
-from optimizer.facts.node import parse_json, read_package, workspace_folders
+from optimizer.facts.node import LOCKS, parse_json, read_package, workspace_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from optimizer.facts.context import BuildContext
 
-LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
 _TABLES = ("dependencies", "devDependencies", "optionalDependencies", "peerDependencies")
 
 

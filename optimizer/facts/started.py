@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from optimizer.dockerfile.shell import Command, Script, from_words, read_script
+from optimizer.dockerfile.shell import SHELLS, Command, Script, from_words, read_script
 from optimizer.facts.commands import Placed, option_value
 from optimizer.facts.node import parse_json
 from optimizer.facts.python import program
@@ -27,7 +27,6 @@ _BUILTINS = frozenset({"exec", "eval", "trap", ".", "source"})
 UNREAD = frozenset(
     """java ruby bundle rails puma rackup rake sidekiq perl plackup php dotnet lua Rscript elixir mix erl swift""".split()
 )
-_SHELLS = frozenset({"sh", "bash", "dash", "ash"})
 _RUNNERS = frozenset({"npm", "yarn", "pnpm", "bun"})
 _OWN_VERBS = frozenset(
     """install i ci add remove cache config prune rebuild audit publish pack link set version exec dlx create init global info
@@ -131,7 +130,7 @@ class _Follower:
         elif name in _INITS:
             yield Started(How.PROGRAM, words[0], words, seen)
             yield from self.words(_behind_init(name, args), cwd, seen, depth + 1)
-        elif name in _SHELLS:
+        elif name in SHELLS:
             yield from self.shell(words, cwd, seen, depth)
         elif name in _RUNNERS:
             yield from self.runner(name, args, cwd, seen, depth)
@@ -196,7 +195,7 @@ class _Follower:
         name = interpreter.rpartition("/")[2] or _interpreter(first)
         if text is None or name == "" or (depth > _MAX_DEPTH):
             yield Started(How.UNKNOWN, None, words, here)
-        elif name in _SHELLS:
+        elif name in SHELLS:
             yield Started(How.SHELL, interpreter or name, words, here)
             if source in self.seen_files:
                 return

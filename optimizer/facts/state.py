@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from optimizer.dockerfile.shell import has_errexit
+from optimizer.dockerfile.shell import SHELLS, has_errexit
 from optimizer.dockerfile.words import unquoted
 from optimizer.facts.images import Image, image
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from optimizer.dockerfile.instruction import Instruction
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
-_POSIX_SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "zsh"})
 _VARIABLE = re.compile(r"\$(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)|\{(?P<braced>[A-Za-z_][A-Za-z0-9_]*)(?P<rest>:?[-+?][^}]*)?\})")
 
 
@@ -35,7 +34,7 @@ class State:
     @property
     def is_posix_shell(self) -> bool:
         """Whether RUN and the shell forms go through a shell of the sh family."""
-        return bool(self.shell) and posixpath.basename(self.shell[0]) in _POSIX_SHELLS
+        return bool(self.shell) and posixpath.basename(self.shell[0]) in SHELLS
 
     @property
     def has_errexit(self) -> bool:

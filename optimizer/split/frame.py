@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from optimizer.contract import entries
 from optimizer.dockerfile.edit import Edit, Span
 from optimizer.facts.commands import apt_install, is_apt
-from optimizer.facts.copies import ARCHIVE
+from optimizer.facts.copies import ARCHIVE, AWKWARD
 from optimizer.facts.manifests import Application
 from optimizer.layers import apt_layer, commands_in
 from optimizer.rewrite import Aspect, Change, Check
@@ -37,8 +37,6 @@ BUILDER = "build"
 _STEP = re.compile(r"(\s|#.*\n)*(COPY|ADD|RUN)\b", re.IGNORECASE)
 _SETTING = re.compile(r"(\s|#.*\n)*(WORKDIR|ENV|ARG)\b", re.IGNORECASE)
 
-# Names that a COPY could not have as they stand.
-AWKWARD = re.compile(r"[\s\[\]*?\"'$\\<]")
 _REFERENCE = re.compile(r"\$\{?(\w+)")
 
 

@@ -7,9 +7,11 @@ import re
 from typing import TYPE_CHECKING
 
 from optimizer.dockerfile.patterns import clean
+from optimizer.facts.copies import AWKWARD
+from optimizer.facts.places import THERE_ALWAYS
 from optimizer.facts.uses import ANYTHING, Act, folder
 from optimizer.rewrite import Check
-from optimizer.split.frame import AWKWARD, Obstacle, from_context
+from optimizer.split.frame import Obstacle, from_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,10 +21,6 @@ if TYPE_CHECKING:
     from optimizer.rewrite import Evidence
     from optimizer.split.frame import Line, Strategy
 
-# What every image has, the distroless ones too, or what the kernel gives.
-_SYSTEM = re.compile(
-    r"^/(proc|sys|dev|tmp|run|var/run)(/|$)|^/etc/(ssl|hosts|resolv\.conf|hostname|passwd|group|localtime)|^/usr/share/zoneinfo"
-)
 # What is no data, unless the program names it: sources, papers, settings of tools.
 _PAPERS = re.compile(
     r"(^|/)(Dockerfile[^/]*|[^/]*\.Dockerfile|\.dockerignore|\.git[^/]*|README[^/]*|LICENSE[^/]*|Makefile|CHANGELOG[^/]*"
@@ -69,7 +67,7 @@ class Files:
                     everything = True
                     seen = self.stage.app.seen(use, "names a file only when it runs: all but the sources is kept")
                     self.checks.append(Check("the files that it reads are known", holds=None, evidence=(seen,)))
-            elif not _SYSTEM.match(use.what) and not use.what.startswith("~"):
+            elif not THERE_ALWAYS.match(use.what) and not use.what.startswith("~"):
                 is_open = ANYTHING in use.what or "*" in use.what
                 wanted[folder(use.what) if is_open or use.act is Act.WRITES else use.what] = None
         wanted.pop(self.stage.workdir or "/", None)
@@ -95,7 +93,7 @@ class Files:
 
     def _not_brought(self, wanted: tuple[str, ...]) -> None:
         for path in wanted:
-            if self.stage.application.source(path) is None and not _SYSTEM.match(path):
+            if self.stage.application.source(path) is None and not THERE_ALWAYS.match(path):
                 use = next(u for u in self.uses if u.what and (u.what.startswith(path) or path.startswith(folder(u.what))))
                 seen = self.stage.app.seen(use, "reads or writes it")
                 claim = f"{path} need not be there when the program starts: no COPY brings it"

@@ -8,6 +8,7 @@ from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from optimizer.facts.places import OF_SYSTEM
 from optimizer.rewrite import FileChange
 from optimizer.verify.difference import Area, Difference
 from optimizer.verify.packages import NodeModules, is_node_program, owned_files, system_packages
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from optimizer.verify.snapshot import Entry, Snapshot
 
 _SHOWN = 10
-_SYSTEM = re.compile(r"^/(usr|etc|var|lib\w*|bin|sbin|run|root|boot|media|mnt|proc|sys|dev|tmp)(/|$)")
 # What programs read though nothing names it: outside of the folders that are compared, and missed only when it is needed.
 _SHARED = {
     "/etc/ssl/certs/ca-certificates.crt": "CA certificates",
@@ -70,7 +70,7 @@ class FileChanges:
     def _is_own(self, path: str) -> bool:
         """Whether the original's own instructions made `path`, in a folder that is not the system's."""
         entry = self.before.files.entries.get(path)
-        return entry is not None and entry.layer >= self.before.files.base and _SYSTEM.match(path) is None
+        return entry is not None and entry.layer >= self.before.files.base and OF_SYSTEM.match(path) is None
 
     def differences(self) -> Iterator[Difference]:
         """Missing, new, with another owner or mode, links to nowhere, other contents; then what the system had for all."""
