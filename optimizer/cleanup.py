@@ -1,11 +1,14 @@
-"""Cleaning up behind a package manager in the RUN that used it: what the `clean-...-cache` transforms share."""
+"""Cleaning up behind a package manager, right behind the install that made the cache: what the `clean-...-cache` transforms
+share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from optimizer.layers import append_command, as_run, commands_in
+from optimizer.facts.garbage import why_kept
+from optimizer.facts.tools import taken_away
+from optimizer.layers import as_run, commands_in, run_behind
 from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety
 
 if TYPE_CHECKING:
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.shell import Command
     from optimizer.facts import Facts
+    from optimizer.facts.commands import Placed
     from optimizer.transform import Transform
 
 
@@ -21,43 +25,59 @@ if TYPE_CHECKING:
 class PackageCache:
     """A cache that a package manager leaves in the layer.
 
-    `fills` recognises the commands that fill it, `command` empties it (given the command that filled it), `is_emptied` tells
-    whether a RUN does so already, `objection` what speaks against emptying it, if anything, and `folder` a word that a later
-    instruction would name the cache by.
+    `tool` is the package manager's program. `fills` recognises the commands that fill the cache, `command` empties it (given
+    the command that filled it), `is_emptied` tells whether a RUN does so already, `objection` what speaks against emptying it,
+    if anything. `folders` are the absolute folders that the cache can lie in, `word` one that a later instruction would name
+    it by, and `results` the paths that a command installs into, where it is not the whole system.
     """
 
     what: str
+    tool: str
     fills: Callable[[Command], bool]
     command: Callable[[Command], str]
     is_emptied: Callable[[Facts, Instruction], bool]
     objection: Callable[[Facts, Instruction], str | None] = lambda _facts, _run: None
-    folder: str = ""
+    folders: tuple[str, ...] = ()
+    word: str = ""
+    results: Callable[[Placed], tuple[str, ...]] = lambda _placed: ()
 
     def rewrites(self, transform: Transform, facts: Facts) -> Iterator[Rewrite | Refusal]:
-        """Empty the cache at the end of every shipped RUN that fills it."""
+        """Empty the cache behind the last command that fills it, in every shipped RUN that does."""
         for run in facts.shipped_runs():
-            script = facts.script(run)
-            filling = next((c for c in (script.commands if script else ()) if self.fills(c)), None)
-            if filling is None or self.is_emptied(facts, run):
+            filling = [p for p in facts.placed(run) or () if self.fills(p.command)]
+            if not filling or self.is_emptied(facts, run):
                 continue
-            text = as_run(filling, self.command(filling))
-            here = facts.seen_command(run, filling, f"leaves {self.what} in the layer")
-            if facts.has_cache_mount(run):
-                yield Refusal(transform, "emptying the cache would empty the mount that other builds share", (here,))
-            elif self.folder and (later := facts.names_later(run, self.folder)) is not None:
-                yield Refusal(
-                    transform, "a later instruction names that cache", (here, facts.seen(later, f"names {self.folder}"))
-                )
-            elif reason := self.objection(facts, run):
-                yield Refusal(transform, reason, (here,))
-            elif (edit := append_command(facts, run, text)) is None:
-                yield Refusal(transform, "nothing can be appended to this script", (here,))
-            else:
-                yield Rewrite(
-                    transform,
-                    summary=f"{self.what} goes in the layer that brought it",
-                    safety=Safety.SAFE,
-                    edits=(edit,),
-                    evidence=(here,),
-                    changes=(Change(Aspect.COMMANDS, added=commands_in(text)),),
-                )
+            if self.folders and all(facts.is_mounted(run, f) for f in self.folders) and not facts.has_cache_mount(run):
+                continue
+            yield self._proposal(transform, facts, run, filling)
+
+    def _proposal(self, transform: Transform, facts: Facts, run: Instruction, filling: list[Placed]) -> Rewrite | Refusal:
+        last = filling[-1].command
+        here = facts.seen_command(run, filling[0].command, f"leaves {self.what} in the layer")
+        if facts.has_cache_mount(run):
+            return Refusal(transform, "emptying the cache would empty the mount that other builds share", (here,))
+        if any(facts.is_mounted(run, folder) for folder in self.folders):
+            return Refusal(transform, "a mount keeps that cache out of the layer, or another one like it", (here,))
+        if self.word and (later := facts.names_later(run, self.word)) is not None:
+            return Refusal(transform, "a later instruction names that cache", (here, facts.seen(later, f"names {self.word}")))
+        if reason := self.objection(facts, run):
+            return Refusal(transform, reason, (here,))
+        for placed in filling:
+            names = frozenset({self.tool, placed.command.name or self.tool})
+            kept = why_kept(facts, run, placed, self.results(placed), self.folders, names)
+            if kept is not None:
+                return Refusal(transform, kept[0], kept[1])
+        if (gone := taken_away(facts, run, last)) is not None:
+            return Refusal(transform, f"`{self.tool}` is taken away in the same statement", (here, gone))
+        text = as_run(last, self.command(last))
+        edit = run_behind(facts, run, last, text)
+        if edit is None:
+            return Refusal(transform, "nothing can be said behind the install in this script", (here,))
+        return Rewrite(
+            transform,
+            summary=f"{self.what} goes in the layer that brought it",
+            safety=Safety.SAFE,
+            edits=(edit,),
+            evidence=(here,),
+            changes=(Change(Aspect.COMMANDS, added=commands_in(text)),),
+        )

@@ -26,6 +26,13 @@ _NOT_DOCKERFILES = re.compile(
     re.IGNORECASE,
 )
 _LEVELS_UP = 4
+# The lock files of a manifest: where the nearest folder has none, but one above it does, that one is built in.
+_LOCKED_BY = {
+    "package.json": ("package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "bun.lock", "bun.lockb"),
+    "pyproject.toml": ("uv.lock", "poetry.lock", "pdm.lock"),
+    "Cargo.toml": ("Cargo.lock",),
+    "composer.json": ("composer.lock",),
+}
 _MANIFESTS = ("package.json", "pyproject.toml", "requirements.txt", "go.mod", "go.work", "pnpm-workspace.yaml")
 
 
@@ -85,30 +92,42 @@ def context_folder(dockerfile: Path, document: Document) -> ContextFolder:
     """The build context of a Dockerfile: what a compose file says, else the nearest folder that has its COPY sources."""
     dockerfile = dockerfile.absolute()
     ladder = list(_ladder(dockerfile.parent))
-    named = [
-        (*found, path.name) for folder in ladder for path in _compose_files(folder) for found in _from_compose(path, dockerfile)
-    ]
-    if named:
-        folder, _, name = named[0]
-        others = {other for other, _, _ in named} - {folder}
-        services = tuple(service for _, service, _ in named)
+    every = [service for folder in ladder for path in _compose_files(folder) for service in _services(path)]
+    built = [(folder, service) for service in every if (folder := _built_in(service, dockerfile)) is not None]
+    services = (*(service for _, service in built), *_started(every, built, ladder))
+    if built:
+        folder, first = built[0]
+        others = {other for other, _ in built} - {folder}
         doubt = f"a compose file builds it in {min(others)} too" if others else ""
-        return ContextFolder(folder, f"{name} says so", doubt, services)
+        return ContextFolder(folder, f"{Path(first.file).name} says so", doubt, services)
     sources = _literal_sources(document)
     fitting = [folder for folder in ladder if all((folder / source).exists() for source in sources)]
     if not fitting:
-        return ContextFolder(dockerfile.parent, "it holds the Dockerfile")
-    return ContextFolder(fitting[0], "it has what the Dockerfile copies", _doubt(fitting))
+        return ContextFolder(dockerfile.parent, "it holds the Dockerfile", services=services)
+    return ContextFolder(fitting[0], "it has what the Dockerfile copies", _doubt(fitting, dockerfile.parent), services)
 
 
-def _doubt(fitting: list[Path]) -> str:
-    """What speaks for a folder further up the same repository: it has what is copied, and the same manifests."""
+def _doubt(fitting: list[Path], beside: Path) -> str:
+    """What speaks for another folder of the same repository: one further down that has its own ignore file and what is copied,
+    or one further up that has what is copied, and the same manifests, or the lock file that the nearest one lacks."""
+    nearest = fitting[0]
+    if not (nearest / ".dockerignore").exists():
+        below = [beside, *(folder for folder in beside.parents if folder.is_relative_to(nearest))]
+        below += sorted(path.parent for path in nearest.glob("*/.dockerignore"))
+        if other := next((folder for folder in below if folder != nearest and (folder / ".dockerignore").exists()), None):
+            return f"{other} has a .dockerignore of its own, as a build context has"
     if not (fitting[-1] / ".git").exists():
         return ""
-    own = [name for name in _MANIFESTS if (fitting[0] / name).is_file()]
+    own = [name for name in _MANIFESTS if (nearest / name).is_file()]
     for folder in fitting[1:]:
         if any((folder / name).is_file() for name in own):
             return f"{folder} has what it copies too"
+    for manifest, locks in _LOCKED_BY.items():
+        if manifest not in own or any((nearest / lock).is_file() for lock in locks):
+            continue
+        above = ((folder, lock) for folder in fitting[1:] for lock in locks if (folder / lock).is_file())
+        if (found := next(above, None)) is not None:
+            return f"{found[1]} lies in {found[0]}"
     return ""
 
 
@@ -132,24 +151,44 @@ def _literal_sources(document: Document) -> list[str]:
 
 
 def _compose_files(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if compose.NAME.match(path.name))
-    except OSError:
-        return []  # a folder above that we may not list says nothing
+    """Its compose files, and those of a development container in it."""
+    found: list[Path] = []
+    for place in (folder, folder / ".devcontainer"):
+        try:
+            found += sorted(path for path in place.iterdir() if compose.NAME.match(path.name))
+        except OSError:
+            continue  # not there, or a folder above that we may not list: it says nothing
+    return found
 
 
-def _from_compose(path: Path, dockerfile: Path) -> Iterator[tuple[Path, Service]]:
-    """The contexts that a compose file builds `dockerfile` in, and the services that do."""
+def _services(path: Path) -> tuple[Service, ...]:
+    """The services of a compose file; none of one that cannot be opened."""
     try:
         with path.open("rb") as file:
             data = file.read(compose.MAX_BYTES + 1)
     except OSError:
-        return
-    for service in compose.services(data, str(path)):
-        context = Path(os.path.normpath(path.parent / service.context))
-        named = Path(os.path.normpath(context / service.dockerfile))
-        if named == dockerfile and context.is_dir():
-            yield context, service
+        return ()
+    return compose.services(data, str(path))
+
+
+def _built_in(service: Service, dockerfile: Path) -> Path | None:
+    """The build context of a service that builds `dockerfile`; None for another."""
+    if service.context is None:
+        return None
+    context = Path(os.path.normpath(Path(service.file).parent / service.context))
+    named = Path(os.path.normpath(context / service.dockerfile))
+    return context if named == dockerfile and context.is_dir() else None
+
+
+def _started(every: list[Service], built: list[tuple[Path, Service]], ladder: list[Path]) -> Iterator[Service]:
+    """The services that start the image without building it: under the name that a service builds it by, or under the
+    repository's own."""
+    images = {service.image for _, service in built if service.image}
+    repository = ladder[-1].name.lower()
+    for service in every:
+        name = service.image.partition("@")[0].rpartition("/")[2].partition(":")[0].lower()
+        if service.context is None and (service.image in images or name == repository):
+            yield service
 
 
 # -------------------------------------------------------------------- writing

@@ -11,6 +11,7 @@ from optimizer.dockerfile.edit import OverlappingEditsError
 from optimizer.dockerfile.pragmas import Pragma, pragma
 from optimizer.dockerfile.scan import DockerfileError
 from optimizer.facts import Facts
+from optimizer.guards import objection
 from optimizer.rewrite import Refusal, Rewrite, Safety
 from optimizer.settings import Settings
 from optimizer.transform import Transform, all_transforms
@@ -158,6 +159,8 @@ class _Run:
                 refused.append(ignored)
             elif proposal.key in self.dropped:
                 continue
+            elif (found := objection(facts, proposal)) is not None:
+                refused.append(Refusal(transform, *found))
             elif proposal.safety >= (Safety.UNSAFE if self.settings.unsafe else Safety.SAFE):
                 admissible.append(proposal)
             else:

@@ -49,9 +49,40 @@ def append_command(facts: Facts, run: Instruction, command: str) -> Edit | None:
     return Edit(Span(at, at), f"{above}{start}{command}")
 
 
+def run_behind(facts: Facts, run: Instruction, command: Command, text: str) -> Edit | None:
+    """Run `text` right behind the statement of `run` that `command` stands in, if that succeeded; None where nothing can
+    stand there.
+
+    In the middle of a script it must neither hide a failure nor make one count that did not: the operator that follows, and
+    `set -e`, decide how it is joined.
+    """
+    script = facts.script(run)
+    if script is None or not facts.is_editable(run) or not script.steps:
+        return None
+    index = script.step_of(command)
+    while index + 1 < len(script.steps) and script.steps[index + 1].joiner == "||":
+        index += 1  # behind the last of the alternatives
+    if index + 1 == len(script.steps):
+        return append_command(facts, run, text)
+    step, following = script.steps[index], script.steps[index + 1].joiner
+    inside = [c for c in script.commands if step.span.contains(c.span)]
+    is_odd = any(c.name in ("exit", "exec", "return") or "negated" in c.guards for c in inside)
+    if following == "&" or is_odd or "<<" in script.text[step.span.start : step.span.end]:
+        return None
+    stops = script.expects_errexit or facts.state(run).has_errexit
+    joiner = ";" if stops and following != "&&" else "&&"
+    at = facts.source_span(run, step.span).end
+    above, start = facts.document.chain(run, joiner)
+    source = facts.document.source
+    if source.line_index(at) == source.line_index(facts.source_span(run, script.steps[index + 1].span).start):
+        above, start = (" && ", "") if joiner == "&&" else ("; ", "")  # the author goes on in the same line
+    return Edit(Span(at, at), f"{above}{start}{text}")
+
+
 def as_run(command: Command, text: str) -> str:
-    """`text` with the `sudo` that `command` was run with, if it was."""
-    return f"sudo {text}" if command.words and command.words[0].text == "sudo" else text
+    """`text` with the `sudo` and its options that `command` was run with, if it was."""
+    is_sudo = bool(command.words) and command.words[0].text == "sudo"
+    return " ".join([*(word.raw for word in command.words[: command.head]), text]) if is_sudo else text
 
 
 def commands_in(text: str) -> tuple[str, ...]:

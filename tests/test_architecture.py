@@ -29,7 +29,9 @@ ALLOWED = {
     },
     "optimizer/reorder.py": {"optimizer.dockerfile", "optimizer.facts"},
     "optimizer/settings.py": set(),
+    "optimizer/guards.py": {"optimizer.dockerfile", "optimizer.facts", "optimizer.rewrite"},
     "optimizer/engine.py": {
+        "optimizer.guards",
         "optimizer.contract",
         "optimizer.dockerfile",
         "optimizer.facts",

@@ -1,13 +1,13 @@
 """Empty the cache of dnf, yum or microdnf in the layer that filled it.
 
 Why: The metadata and packages that dnf keeps are of no use in an image, and a later RUN cannot take them out of the layer.
-Refuses: A RUN with a cache mount, and a script that nothing can be appended to.
+Refuses: A RUN with a mount over the cache, a cache that a later install or another stage uses, and a script in which nothing
+can stand behind the install.
 Source: dnf's manual, "clean all"; hadolint DL3032 and DL3040.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from optimizer.cleanup import PackageCache
@@ -37,13 +37,14 @@ def _is_emptied(facts: Facts, run: Instruction) -> bool:
     return any(facts.deletes(run, path) for path in ("cache:dnf", "/var/cache/dnf", "/var/cache/yum"))
 
 
-def _objection(facts: Facts, _run: Instruction) -> str | None:
-    cached = re.search(r"(dnf|yum)\b[^&|;\n]*(\s-C\b|--cacheonly)", facts.document.source.text)
-    return "an install works from that cache alone" if cached else None
-
-
 _CACHE = PackageCache(
-    "the cache of dnf", _fills, lambda command: f"{command.name} clean all", _is_emptied, _objection, folder="/var/cache"
+    "the cache of dnf",
+    "dnf",
+    _fills,
+    lambda command: f"{command.name} clean all",
+    _is_emptied,
+    folders=("/var/cache/dnf", "/var/cache/yum"),
+    word="/var/cache",
 )
 
 

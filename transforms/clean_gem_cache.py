@@ -1,17 +1,17 @@
 """Delete the archives that RubyGems keeps beside what it installs.
 
 Why: `gem install` keeps each .gem file in the cache folder of the gem home; only `gem pristine` reads it again.
-Refuses: A file that runs `gem pristine`, a RUN with a cache mount, and a script that nothing can be appended to.
+Refuses: A file that runs `gem pristine`, a RUN with a cache mount, and a script in which nothing can stand behind the install.
 Source: RubyGems guides, "gem install" and "gem pristine".
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from optimizer.cleanup import PackageCache
 from optimizer.dockerfile.shell import subcommand
+from optimizer.facts.garbage import every_command
 from optimizer.rewrite import Aspect
 from optimizer.transform import Meta, Phase
 
@@ -33,18 +33,22 @@ def _fills(command: Command) -> bool:
 
 
 def _is_emptied(facts: Facts, run: Instruction) -> bool:
-    return "/cache" in facts.document.raw(run) and "rm -" in facts.document.raw(run)
+    script = facts.script(run)
+    commands = script.commands if script is not None else ()
+    return any(c.name == "rm" and any("/cache" in arg for arg in c.args) for c in commands)
 
 
 def _objection(facts: Facts, run: Instruction) -> str | None:
-    if re.search(r"gem\b[^&|;\n]*(--install-dir|\s-i\s|--user-install)", facts.document.raw(run)):
-        return "the gems are installed into a folder of their own"
-    if re.search(r"\b(purge|remove|autoremove|del|erase)\b", facts.document.raw(run)):
-        return "the RUN takes packages away again, perhaps Ruby itself"
-    return "`gem pristine` reads that cache" if "gem pristine" in facts.document.source.text else None
+    for instruction, command in every_command(facts):
+        if command.name == "gem" and subcommand(command) == "pristine":
+            return "`gem pristine` reads that cache"
+        is_own = {"-i", "--install-dir", "--user-install"} & {arg.partition("=")[0] for arg in command.args}
+        if instruction is run and command.name == "gem" and is_own:
+            return "the gems are installed into a folder of their own"
+    return None
 
 
-_CACHE = PackageCache("the cache of RubyGems", _fills, lambda _command: _CLEANUP, _is_emptied, _objection)
+_CACHE = PackageCache("the cache of RubyGems", "gem", _fills, lambda _command: _CLEANUP, _is_emptied, _objection)
 
 
 class CleanGemCache:

@@ -1,8 +1,8 @@
 """Empty the cache of Yarn 1 in the layer that filled it.
 
 Why: Yarn keeps every package that it downloads, beside node_modules; nothing in the image reads it again.
-Refuses: Yarn 2 and later and Plug'n'Play (there the cache is, or can be, the installed packages), a RUN with a cache mount,
-and a script that nothing can be appended to.
+Refuses: Yarn 2 and later and Plug'n'Play (there the cache is, or can be, the installed packages), a RUN with a mount over the
+cache, an install whose packages are deleted again (filling the cache is its purpose), and a cache that something later uses.
 Source: Yarn's documentation, "yarn cache" and "Plug'n'Play"; hadolint DL3060.
 """
 
@@ -12,7 +12,8 @@ import re
 from typing import TYPE_CHECKING
 
 from optimizer.cleanup import PackageCache
-from optimizer.facts.node import is_berry, uses_pnp
+from optimizer.facts.garbage import commands_up_to
+from optimizer.facts.node import is_berry, local_packages, uses_pnp
 from optimizer.rewrite import Aspect
 from optimizer.transform import Meta, Phase
 
@@ -34,26 +35,44 @@ def _fills(command: Command) -> bool:
 
 
 def _is_emptied(facts: Facts, run: Instruction) -> bool:
-    return any(facts.deletes(run, path) for path in ("cache:yarn", "/usr/local/share/.cache"))
+    return any(facts.deletes(run, path) for path in ("cache:yarn", *_FOLDERS))
 
 
 def _objection(facts: Facts, run: Instruction) -> str | None:
-    text = facts.document.source.text
-    if is_berry(facts.context) or re.search(r"corepack|yarn set version|yarn@(stable|berry|[2-9])", text):
-        return "this is Yarn 2 or later, or may be, whose cache can be the installed packages themselves"
-    if re.search(r"--(enable-)?pnp\b", text) or uses_pnp(facts.context):
-        return "Plug'n'Play runs the packages from that cache"
-    if "--offline" in text:
-        return "an install works offline, from that cache"
-    return (
-        "YARN_CACHE_FOLDER says where the cache is: somebody wants it"
-        if "YARN_CACHE_FOLDER" in facts.state(run).variables
-        else None
-    )
+    for _, command in commands_up_to(facts, run):
+        if (command.name == "yarn" and command.args[:2] == ("set", "version")) or command.name == "corepack":
+            return _NEWER
+        if command.name in ("npm", "corepack") and any(re.match(r"yarn@(?!1\.|classic|legacy)", arg) for arg in command.args):
+            return _NEWER
+        if command.name == "yarn" and {"--pnp", "--enable-pnp"} & set(command.args):
+            return _PLUG
+        if "YARN_CACHE_FOLDER" in {word.partition("=")[0] for word in command.sets}:
+            return _SOMEBODYS
+        if command.name == "yarn" and (
+            command.args[:3] == ("config", "set", "cache-folder") or "--cache-folder" in command.args
+        ):
+            return _SOMEBODYS
+    if is_berry(facts.context):
+        return _NEWER
+    if uses_pnp(facts.context):
+        return _PLUG
+    return _SOMEBODYS if "YARN_CACHE_FOLDER" in facts.state(run).variables else None
 
 
+_NEWER = "this is Yarn 2 or later, or may be, whose cache can be the installed packages themselves"
+_PLUG = "Plug'n'Play runs the packages from that cache"
+_SOMEBODYS = "YARN_CACHE_FOLDER or a setting says where the cache is: somebody wants it"
+_FOLDERS = ("/usr/local/share/.cache/yarn", "/root/.cache/yarn", "/home/node/.cache/yarn")
 _CACHE = PackageCache(
-    "the cache of Yarn", _fills, lambda _command: "yarn cache clean", _is_emptied, _objection, folder="/.cache"
+    "the cache of Yarn",
+    "yarn",
+    _fills,
+    lambda _command: "yarn cache clean",
+    _is_emptied,
+    _objection,
+    folders=_FOLDERS,
+    word="/.cache",
+    results=local_packages,
 )
 
 

@@ -1,7 +1,8 @@
 """Empty the cache of zypper in the layer that filled it.
 
 Why: The metadata and packages that zypper keeps are of no use in an image, and a later RUN cannot take them out of the layer.
-Refuses: A RUN with a cache mount, and a script that nothing can be appended to.
+Refuses: A RUN with a mount over the cache, a cache that another stage takes, and a script in which nothing can stand behind the
+install.
 Source: zypper's manual, "clean"; hadolint DL3036.
 """
 
@@ -38,7 +39,13 @@ def _is_emptied(facts: Facts, run: Instruction) -> bool:
 
 
 _CACHE = PackageCache(
-    "the cache of zypper", _fills, lambda _command: "zypper clean --all", _is_emptied, folder="/var/cache/zypp"
+    "the cache of zypper",
+    "zypper",
+    _fills,
+    lambda _command: "zypper clean --all",
+    _is_emptied,
+    folders=("/var/cache/zypp",),
+    word="/var/cache/zypp",
 )
 
 

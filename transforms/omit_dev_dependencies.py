@@ -57,8 +57,6 @@ class OmitDevDependencies:
         if (user := _later_use(facts, facts.target, run)) is not None:
             what = "a trigger" if user.keyword == "ONBUILD" else "a later RUN" if user.keyword == "RUN" else "another stage"
             return Refusal(self, f"{what} may use development dependencies", (here, facts.seen(user, "may use them")))
-        if (mounted := facts.mounted_sources(facts.target)) is not None:
-            return Refusal(self, mounted, (here,))
         application = facts.application(facts.target)
         ignores = "--ignore-scripts" in command.args
         used = development_use(application, project) or development_in_scripts(project, ignores_scripts=ignores)

@@ -126,7 +126,7 @@ def _distinct(missing: Missing) -> tuple[Evidence, ...]:
 
 
 def _variant_checks(facts: Facts, base: Image, new: Image) -> Iterator[Check]:
-    wanted = {p.removeprefix("linux/") for service in facts.context.services for p in service.platforms}
+    wanted = {p.removeprefix("linux/") for service in facts.services for p in service.platforms}
     known = architectures(base.name, new.kind)
     if wanted and known is not None:
         exists = wanted <= set(known)

@@ -118,7 +118,7 @@ class AppFacts:
         return words if _hands_on(entry.exec_form) else (*entry.exec_form, *words)
 
     def _by_services(self) -> Iterator[Started]:
-        for service in self.facts.context.services:
+        for service in self.facts.services:
             seen = Evidence(Location(self.facts.context.shown_path(service.file), 1), f"service {service.name} starts it")
             entry = next((e for s in self.stage.ancestry if (e := s.last("ENTRYPOINT")) is not None), None)
             takes_words = entry is not None and bool(entry.exec_form) and not _hands_on(entry.exec_form or ())

@@ -41,7 +41,10 @@ PACKAGE_FILE = re.compile(r"\.(deb|rpm|apk|gem|whl|tgz|tar\.\w+|zip)$")
 # Commands that empty a package manager's cache.
 _EMPTIES = {
     ("npm", "clean"): "npm",
+    ("npm", "clear"): "npm",
+    ("npm", "rm"): "npm",
     ("yarn", "clean"): "yarn",
+    ("yarn", "clear"): "yarn",
     ("pip", "purge"): "pip",
     ("pip3", "purge"): "pip",
 }
@@ -298,14 +301,17 @@ def _download(p: Placed) -> str | None:
 
 
 def option_value(args: tuple[str, ...], short: str, *long: str) -> str | None:
-    """The value of an option in any of its spellings: `-o x`, `-ox`, `-fsSLo x`, `--output x`, `--output=x`."""
+    """The value of an option in any of its spellings: `-o x`, `-ox`, `-fsSLo x`, `--output x`, `--output=x`; `short` is "" for
+    an option without one."""
     for index, arg in enumerate(args):
         following = args[index + 1] if index + 1 < len(args) else None
-        if arg in (short, *long):
+        if arg in (short or None, *long):
             return following
         for name in long:
             if arg.startswith(f"{name}="):
                 return arg[len(name) + 1 :]
+        if not short:
+            continue
         if re.fullmatch(rf"-[a-zA-Z]*{short[1]}", arg):
             return following
         if arg.startswith(short) and not arg.startswith("--"):

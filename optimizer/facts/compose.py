@@ -1,4 +1,4 @@
-"""Compose files: the services that build a Dockerfile, and what they ask of its image."""
+"""Compose files: the services that build or start the image of a Dockerfile, and what they ask of it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ MAX_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service that is built from a Dockerfile.
+    """A service of a compose file that names an image.
 
-    `file` and `name` say where it stands. `context` and `dockerfile` are paths as the compose file's folder sees them.
+    `file` and `name` say where it stands. `context` and `dockerfile` are paths as the compose file's folder sees them,
+    `context` None where the service is not built there; `image` is the image's name, "" where it has none.
     `check`, `command` and `entrypoint` are the words of its health check and of what it starts, None where it does not say;
     `mounts` the container paths of its volumes and of what `watch` writes, `ports` the container ports, `platforms` what it is
     built for, `target` the stage, `privileges` the keys by which it asks for more than a container has, `arguments` the names
@@ -23,8 +24,9 @@ class Service:
 
     file: str
     name: str
-    context: str
+    context: str | None
     dockerfile: str
+    image: str
     target: str | None
     check: str | tuple[str, ...] | None
     command: str | tuple[str, ...] | None
@@ -39,8 +41,8 @@ class Service:
 
 
 def services(data: bytes, file: str) -> tuple[Service, ...]:
-    """The services of a compose file that are built; none of one that cannot be read or is too large."""
-    if len(data) > MAX_BYTES or b"build" not in data:
+    """The services of a compose file that are built or name an image; none of a file that cannot be read or is too large."""
+    if len(data) > MAX_BYTES or b"services" not in data:
         return ()
     import yaml
 
@@ -56,16 +58,19 @@ def services(data: bytes, file: str) -> tuple[Service, ...]:
 def _service(file: str, name: str, entry: Any) -> Service | None:
     build = entry.get("build") if isinstance(entry, dict) else None
     build = {"context": build} if isinstance(build, str) else build
-    if not isinstance(build, dict) or "://" in str(build.get("context", "")):
+    is_built = isinstance(build, dict) and "://" not in str(build.get("context", ""))
+    if not isinstance(entry, dict) or not (is_built or isinstance(entry.get("image"), str)):
         return None
+    build = build if isinstance(build, dict) else {}
     check = entry.get("healthcheck")
     arguments = build.get("args")
     platforms = build.get("platforms") or ([entry["platform"]] if isinstance(entry.get("platform"), str) else [])
     return Service(
         file,
         name,
-        str(build.get("context", ".")),
+        str(build.get("context", ".")) if is_built else None,
         str(build.get("dockerfile", "Dockerfile")),
+        str(entry.get("image") or ""),
         str(build["target"]) if build.get("target") else None,
         _words(check.get("test")) if isinstance(check, dict) else None,
         _words(entry.get("command")),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.shell import Command
     from optimizer.facts.application import AppFacts
+    from optimizer.facts.compose import Service
     from optimizer.facts.context import BuildContext
 
 _SHEBANG = re.compile(r"#!\s*/(?:usr/)?bin/(?:env\s+)?(?:ba|da)?sh\b")
@@ -76,6 +77,17 @@ class Facts:
             waiting += list(stage.ancestry)
             waiting += [s for i in stage.body for name in _sources(i) if (s := self.document.stage_named(name))]
         return tuple(stage for stage in self.document.stages if stage.index in needed)
+
+    @cached_property
+    def services(self) -> tuple[Service, ...]:
+        """The compose services that start the target: those that name it, or that name no stage where it is the last one."""
+        return tuple(service for service in self.context.services if self.stage_of_service(service) is self.target)
+
+    def stage_of_service(self, service: Service) -> Stage | None:
+        """The stage that a service starts; None where the file has no stage of that name."""
+        if service.target is None:
+            return self.document.stages[-1] if self.document.stages else None
+        return self.document.stage_named(service.target)
 
     @cached_property
     def starts_something(self) -> bool:
@@ -160,6 +172,11 @@ class Facts:
         """The commands of a RUN, CMD or ENTRYPOINT, or None where they cannot be read."""
         found = self._read(run)
         return None if found is None else found[0]
+
+    def commands(self, instruction: Instruction) -> tuple[Command, ...]:
+        """Those commands; none where they cannot be read, so that it answers only what is certainly run."""
+        script = self.script(instruction)
+        return () if script is None else script.commands
 
     def source_span(self, run: Instruction, span: Span) -> Span:
         """Where in the file a stretch of the instruction's script stands. Raises ValueError for an exec form."""
@@ -267,18 +284,6 @@ class Facts:
         """The RUNs of the stages that start from `root`, itself included."""
         stages = (stage for stage in self.document.stages if root in stage.ancestry)
         return tuple(i for stage in stages for i in stage.body if i.keyword == "RUN")
-
-    def mounted_sources(self, stage: Stage) -> str | None:
-        """Why an image is one to develop in: a compose service mounts a folder over the sources; None where none does."""
-        workdir = f"{self.end_state(stage).workdir or '-'}/"
-        for service in self.context.services:
-            if any(workdir.startswith(f"{mount.rstrip('/')}/") for mount in service.mounts):
-                where = self.context.shown_path(service.file)
-                return (
-                    f"service {service.name} of {where} mounts the sources over the image: it is built to develop in, with the "
-                    "tools of the full image"
-                )
-        return None
 
     def names_later(self, run: Instruction, word: str) -> Instruction | None:
         """The first instruction behind `run`, in whatever stage, that holds `word`."""

@@ -14,20 +14,14 @@ if TYPE_CHECKING:
 DISTROLESS = "gcr.io/distroless/"
 _LIBRARY = re.compile(r"^(?:(?:index\.)?docker\.io/)?(?:library/)?(?P<name>[a-z0-9][a-z0-9._-]*)$")
 _DISTROLESS = re.compile(r"^(?P<name>gcr\.io/distroless/[a-z0-9-]+?)(?:-(?P<release>debian\d+))?$")
-RELEASES = (
-    "buster",
-    "bullseye",
-    "bookworm",
-    "trixie",
-    "forky",
-    "sid",
-    "focal",
-    "jammy",
-    "noble",
-    "resolute",
-    "xenial",
-    "bionic",
+RELEASES = frozenset(
+    """squeeze wheezy jessie stretch buster bullseye bookworm trixie forky sid
+    precise quantal raring saucy trusty utopic vivid wily xenial yakkety zesty artful bionic cosmic disco eoan focal
+    groovy hirsute impish jammy kinetic lunar mantic noble oracular plucky questing
+    resolute""".split()
 )
+# Alpine variants of language images came up with this release.
+_FIRST_ALPINE_VARIANTS = "3.3"
 _ANY = 1 << 30
 _VERSION = re.compile(r"\d+(?:\.\d+)*")
 _TABLES = ("packages", "distributions")
@@ -150,7 +144,7 @@ def variant(reference: str, kind: str) -> tuple[str, str]:
         return "", "a digest pins the image: its variant has another one"
     words = tag.split("-")
     version, rest = words[0], [word for word in words[1:] if word not in ("jdk", "full")]
-    release = next((word for word in rest if word in RELEASES), None)
+    release = release_in_words(rest)
     if [word for word in rest if word != release]:
         return "", f"the tag {tag} is one of several kinds, and has no {kind} variant that is known"
     if version in ("latest", "full") or (version in RELEASES and short != "debian"):
@@ -186,6 +180,40 @@ def variants(name: str) -> tuple[str, ...]:
 def slim_packages(name: str) -> frozenset[str]:
     """What the slim variant of an image has beside the packages of its slim distribution."""
     return frozenset(table()[name].get("variants", {}).get("slim", {}).get("packages", ()))
+
+
+def release_in_tag(tag: str) -> str | None:
+    """The release of Debian or Ubuntu that the tag of any image names: `11.8-ubuntu22.04`, `1.2-bookworm`; None without one."""
+    if (named := release_in_words(re.split(r"[-_]", tag.lower()))) is not None:
+        return named
+    match = re.search(r"(debian|ubuntu)-?(\d+(?:\.\d\d)?)(?![\d.])", tag.lower())
+    return _release(match[2], table()[match[1]]) if match is not None else None
+
+
+def release_in_words(words: list[str]) -> str | None:
+    """The release among the words of a tag; None without one."""
+    return next((word for word in words if word in RELEASES), None)
+
+
+def alpine_at_least(found: Image) -> str | None:
+    """The release of Alpine that an image has, or one that it is certainly not older than; None where it has none."""
+    if found.distribution != "alpine":
+        return None
+    named = re.search(r"alpine-?(\d+\.\d+)", found.tag)
+    if named is not None:
+        return named[1]
+    if found.name != "alpine":
+        return _FIRST_ALPINE_VARIANTS
+    version = re.match(r"\d+\.\d+", found.tag)
+    return version[0] if version is not None else str(table()["alpine"]["lifetime"][0][0])
+
+
+def archived(found: Image) -> str | None:
+    """Since when the packages of the image's release are gone from the servers that the image asks, as "YYYY-MM"; None where
+    they are there, or that is not known."""
+    known = table().get("distributions", {}).get(found.distribution, {}).get("archived", {})
+    release = found.release
+    return None if release is None or release not in known else str(known[release])
 
 
 def glibc(found: Image) -> str | None:
@@ -246,7 +274,7 @@ def is_windows(reference: str) -> bool:
 def _release(tag: str, entry: dict[str, Any]) -> str | None:
     """The release of the distribution: named in the tag, or that of the version by the table; None for what is older."""
     words = tag.split("-")
-    if named := next((word for word in words if word in RELEASES), None):
+    if (named := release_in_words(words)) is not None:
         return named
     version = _VERSION.match(words[0])
     is_complete = version is not None and version[0].count(".") == 2

@@ -81,6 +81,13 @@ def is_project_install(placed: Placed) -> bool:
     return tool in _INSTALLS and verb in (*_INSTALLS[tool], "add") and not apart
 
 
+def local_packages(placed: Placed) -> tuple[str, ...]:
+    """The folder of packages that an npm or Yarn install fills; none for an install for all projects."""
+    is_global = installs_by_name(placed.command) or {"-g", "--global", "global"} & set(placed.command.args)
+    path = placed.path("node_modules") if not is_global else None
+    return () if path is None else (path,)
+
+
 def installs_by_name(command: Command) -> bool:
     """Whether a command installs packages of a registry for all projects: `npm install -g NAME`, `yarn global add NAME`."""
     plain = [arg for arg in command.args if not arg.startswith("-")]

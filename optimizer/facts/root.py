@@ -125,7 +125,7 @@ def _without_mounts(text: str) -> str:
 
 
 def _by_services(facts: Facts, stage: Stage) -> Iterator[tuple[str, Evidence]]:
-    for service in facts.context.services:
+    for service in facts.services:
         who = f"service {service.name} of {facts.context.shown_path(service.file)}"
         seen = facts.seen(stage.base, "runs as root there")
         if is_root(service.user):

@@ -305,7 +305,7 @@ class _Follower:
     ) -> Iterator[Started]:
         """The application that a server of Python is told to serve."""
         if name in _MODULE_SERVERS:
-            folder = option_value(args, "--chdir", "--chdir", "--app-dir") if "--chdir" in args or "--app-dir" in args else None
+            folder = option_value(args, "", "--chdir", "--app-dir")
             where = cwd if folder is None else Placed(_command(words), cwd).path(folder)
             plain = [a for i, a in enumerate(args) if not a.startswith("-") and (i == 0 or args[i - 1] not in _VALUED)]
             targets = [a for a in plain if re.fullmatch(r"[\w.]+(:[\w.]+(\(.*\))?)?", a)]

@@ -187,8 +187,6 @@ def obstacle(document: Document, facts: Facts, stage: Stage) -> Obstacle | None:
         return Obstacle("a build argument or a digest decides which image it starts from", (here,))
     if trigger := next((i for i in stage.body if i.keyword == "ONBUILD"), None):
         return Obstacle("it is a base for other images: it has triggers", (facts.seen(trigger, "is one"),))
-    if (mounted := facts.mounted_sources(stage)) is not None:
-        return Obstacle(mounted, (here,))
     return None
 
 

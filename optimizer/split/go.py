@@ -102,7 +102,7 @@ class _Go(Strategy):
     def _odd_user(self) -> Obstacle | None:
         names = [(i.value, self.facts.seen(i, "names it")) for i in self.stage.body if i.keyword == "USER"]
         here = self.facts.seen(self.stage.base, "is the base")
-        names += [(service.user, here) for service in self.facts.context.services if service.user]
+        names += [(service.user, here) for service in self.facts.services if service.user]
         for value, seen in names:
             if not re.fullmatch(r"(\d+|root|nobody|nonroot)(:(\d+|root|nobody|nonroot))?", value or ""):
                 return Obstacle(f"the user {value} is one that the runtime image would not have", (seen,))
@@ -119,7 +119,7 @@ class _Go(Strategy):
 
     def _odd_platform(self) -> Obstacle | None:
         flag = self.stage.base.flag("platform")
-        wanted = {p.removeprefix("linux/") for s in self.facts.context.services for p in s.platforms}
+        wanted = {p.removeprefix("linux/") for s in self.facts.services for p in s.platforms}
         wanted |= {(flag.value or "").removeprefix("linux/")} if flag is not None and "$" not in (flag.value or "$") else set()
         missing = wanted - set(architectures(STATIC, "full") or wanted)
         if missing:

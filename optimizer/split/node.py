@@ -302,7 +302,7 @@ class _Node(Strategy):
             return Obstacle("the user node is not in that image", (self.facts.seen(owned, "names it"),))
         if "/home/node" in self.facts.document.source.text:
             return Obstacle("/home/node is not in that image", (here,))
-        named = (s for s in self.facts.context.services if s.user is not None and not re.fullmatch(r"\d+(:\d+)?", s.user))
+        named = (s for s in self.facts.services if s.user is not None and not re.fullmatch(r"\d+(:\d+)?", s.user))
         if (service := next(named, None)) is not None:
             return Obstacle(f"service {service.name} runs as {service.user}, who may not be in that image", (here,))
         command, entry = self.stage.last("CMD"), self.stage.last("ENTRYPOINT")

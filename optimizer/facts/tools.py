@@ -1,0 +1,142 @@
+"""Whether a tool is there, in the version that a rewrite relies on, at the point of the script where it would be used.
+
+A rewrite that adds work to a build has to know that the work succeeds. The table is `tools.toml`; outside of it the answer is
+"not known".
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from packaging.version import InvalidVersion, Version
+
+from optimizer.facts.commands import APT, deleted
+from optimizer.facts.images import alpine_at_least, release_in_tag
+from optimizer.facts.packages import table
+from optimizer.facts.python import program
+from optimizer.rewrite import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.dockerfile.instruction import Instruction
+    from optimizer.dockerfile.shell import Command
+    from optimizer.facts.facts import Facts
+    from optimizer.facts.images import Image
+    from optimizer.rewrite import Evidence
+
+# Words by which package managers take packages away.
+_REMOVES = frozenset({"remove", "purge", "autoremove", "del", "erase", "uninstall", "rm", "un", "unlink", "disable"})
+_MANAGERS = APT | frozenset("apk yum dnf microdnf zypper rpm dpkg npm yarn pnpm corepack nvm pip".split())
+_NEWEST_PIP = re.compile(r"get-pip\.py")
+_PYTHON = re.compile(r"(?:python|pip|cpython-?|py)-?(3)[.-]?(\d{1,2})\b")
+_FIRST_PYTHON_WITH_PIP_7 = 5  # 3.5, 2015-09: every pip since has been newer than 6
+
+
+def taken_away(facts: Facts, run: Instruction, command: Command) -> Evidence | None:
+    """A command of the same statement as `command`, behind it, that removes programs or folders; None without one."""
+    script = facts.script(run)
+    if script is None:
+        return None
+    step = script.steps[script.step_of(command)]
+    for placed in facts.placed(run) or ():
+        other = placed.command
+        if other.span.start <= command.span.start or not step.span.contains(other.span):
+            continue
+        is_removal = other.name in _MANAGERS and bool(_REMOVES.intersection(other.args[:2]))
+        if is_removal or any(True for _ in deleted((placed,))):
+            return facts.seen_command(run, other, "takes something away")
+    return None
+
+
+# -------------------------------------------------------------------- options
+
+
+def knows_option(facts: Facts, run: Instruction, command: Command, tool: str, option: str) -> Check:
+    """Whether the `tool` that `command` of `run` starts knows `option`; None where neither the image nor the file tells."""
+    known = table("tools")[tool]
+    lowest = Version(known["options"][option])
+    claim = f"{tool} knows {option}, which came with {lowest}"
+    for instruction, other in _before(facts, run, command):
+        version = _version_by(other, tool, option, lowest)
+        if version is not None:
+            seen = facts.seen_command(instruction, other, "says so")
+            return Check(claim, holds=version >= lowest, evidence=(seen,))
+    stage = facts.document.stage_of(run)
+    version = _of_image(facts.image(stage), facts.reference(stage) or "", known, tool)
+    if version is None:
+        return Check(claim, holds=None)
+    if version >= lowest:
+        return Check(claim, holds=True)
+    seen = facts.seen(stage.base, f"has {tool} {version}")
+    return Check(f"{tool} {version} of this image does not know {option}: it came with {lowest}", holds=False, evidence=(seen,))
+
+
+def _before(facts: Facts, run: Instruction, command: Command) -> Iterator[tuple[Instruction, Command]]:
+    """The commands that have run when `command` of `run` starts, nearest first."""
+    for earlier in sorted(facts.up_to(run, "RUN"), key=lambda i: -i.index):
+        for other in reversed(facts.commands(earlier)):
+            if earlier is not run or other.span.start < command.span.start:
+                yield earlier, other
+
+
+def _version_by(command: Command, tool: str, option: str, lowest: Version) -> Version | None:
+    """A version that a command proves: it uses the option itself, or installs the tool anew."""
+    name, args = program(command)
+    is_tool = name == tool or (tool == "pip" and re.fullmatch(r"pip[\d.]*", name) is not None)
+    if is_tool and option in args and command.is_unconditional:
+        return lowest
+    if tool != "pip":
+        return None
+    if _NEWEST_PIP.search(str(command)) or (name.startswith("easy_install") and "pip" in args):
+        return Version("9.0")  # the last one for the oldest Python that get-pip.py still serves
+    if is_tool and "install" in args and {"-U", "--upgrade"} & {*args, *(a[:2] for a in args if a.startswith("-U"))}:
+        asked = next((arg for arg in args if re.match(r"pip(?![\w-])", arg)), None)
+        pinned = re.match(r"pip==([\d.]+)$", asked or "")
+        if asked is not None and (asked == "pip" or pinned is not None):
+            return Version(pinned[1]) if pinned is not None else Version("9.0")
+    python = _PYTHON.search(" ".join((command.name or "", *args))) if name != "apk" else None
+    if python is not None and int(python[2]) >= _FIRST_PYTHON_WITH_PIP_7 and is_tool:
+        return Version("7.0")
+    return None
+
+
+def _of_image(base: Image | None, reference: str, known: dict[str, object], tool: str) -> Version | None:
+    """The version of the tool in an image, by the image itself or by the release of its distribution."""
+    images = known.get("images", [])
+    assert isinstance(images, list)
+    tag = base.tag if base is not None else reference.rpartition(":")[2]
+    own = [(lowest, version) for name, lowest, version in images if base is not None and name == base.name]
+    if base is not None and own:  # an image that is older than the table does not have the distribution's own
+        return next((Version(version) for lowest, version in own if _is_at_least(base.version, lowest)), None)
+    if tool == "pip" and (match := _PYTHON.search(reference)) is not None and int(match[2]) >= _FIRST_PYTHON_WITH_PIP_7:
+        return Version("7.0")
+    release = base.release if base is not None and base.release is not None else release_in_tag(tag)
+    for family in ("debian", "ubuntu"):
+        versions = known.get(family, {})
+        assert isinstance(versions, dict)
+        if release in versions:
+            return Version(str(versions[release]))
+    alpine = known.get("alpine", {})
+    assert isinstance(alpine, dict)
+    return _of_alpine(alpine_at_least(base) if base is not None else None, alpine)
+
+
+def _of_alpine(release: str | None, versions: dict[str, str]) -> Version | None:
+    """The version in a release of Alpine: that of the newest release in the table that is not newer."""
+    if release is None or not versions:
+        return None
+    older = [known for known in versions if Version(known) <= Version(release)]
+    return Version(versions[max(older, key=Version)]) if older else Version("0")
+
+
+def _is_at_least(version: str | None, lowest: str) -> bool:
+    """Whether a version of an image is at least `lowest`; "" stands for a tag without a version."""
+    if version is None or lowest == "":
+        return version is None and lowest == ""
+    try:
+        wanted, own = Version(lowest), Version(version)
+    except InvalidVersion:
+        return False
+    return own >= wanted or (len(own.release) < len(wanted.release) and own.release == wanted.release[: len(own.release)])

@@ -1,0 +1,139 @@
+"""Whether an image is made for people to work in: such an image is not slimmed, whatever its files say.
+
+What people type into a container stands in no file. An image that idles until somebody comes, that has the sources mounted
+over it, or whose other stages compose starts, is kept as it is.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import TYPE_CHECKING
+
+from optimizer.dockerfile.shell import SHELLS
+from optimizer.facts.started import How
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.dockerfile.document import Stage
+    from optimizer.facts.facts import Facts
+    from optimizer.facts.started import Started
+    from optimizer.rewrite import Evidence
+
+# Programs through which people work in a container: notebooks, editors, terminals, a shell over the network.
+_WORKPLACES = frozenset(
+    """jupyter jupyter-lab jupyter-notebook jupyterhub jupyterhub-singleuser notebook jupyterlab start-notebook.sh
+    start-notebook.py start-singleuser.sh code-server openvscode-server theia rstudio-server rserver ttyd gotty wetty sshd
+    dropbear""".split()
+)
+# What an entrypoint does besides idling.
+_BESIDE_IDLING = frozenset(
+    """sleep tail echo printf cat true : trap wait read date env exec test [ mkdir touch chmod chown set export cd id whoami
+    tini dumb-init catatonit sudo ls pwd hostname""".split()
+) | {*SHELLS}
+_NEVER = re.compile(r"^(inf(inity)?|\d{5,}s?|\d{3,}m|\d{2,}h|\d+d)$")
+# Endless waiting in the languages of `-c` and `-e`, and in a source that does nothing else.
+_WAITS_FOR_EVER = re.compile(
+    r"while\s*\(?\s*(True|true|1)\s*\)?\s*[:{;]?\s*(do\s+)?[^\n;{}]*\b(sleep|pass)\b"
+    r"|setInterval\(\s*(function\s*\(\)|\(\s*\)\s*=>)\s*\{\s*\}|\bsignal\.pause\(\)|\bloop\s*(\{|do)\s*sleep\b|\bselect\s*\{\s*\}"
+    r"|\bsleep(\s+|\()(inf(inity)?|\d{5,})"
+)
+_MAX_LINES_OF_WAITING = 15
+_DEVELOPMENT_CONTAINER = re.compile(r"(^|/)\.devcontainer/|devcontainer", re.IGNORECASE)
+_ITS_DOCKERFILE = re.compile(r'"docker[fF]ile"\s*:\s*"([^"]+)"')
+
+
+def worked_in(facts: Facts, stage: Stage) -> tuple[str, Evidence] | None:
+    """Why people work in the image of `stage`, and the line that says so; None where nothing does."""
+    return next(_reasons(facts, stage), None)
+
+
+def _reasons(facts: Facts, stage: Stage) -> Iterator[tuple[str, Evidence]]:
+    yield from _by_services(facts, stage)
+    yield from _by_name(facts, stage)
+    started = facts.application(stage).started
+    for one in started:
+        name = posixpath.basename(one.what or "")
+        if one.how is How.PROGRAM and (name in _WORKPLACES or name.startswith("jupyter")):
+            yield f"people work in it through {name}: what they call of the full image stands in no file", one.seen
+    has_own = facts.starts_something or any(service.command or service.entrypoint for service in facts.services)
+    if has_own and (idle := _idle(facts, stage, started)) is not None:
+        yield "it only waits until somebody works in it: what they call of the full image stands in no file", idle
+
+
+def _by_services(facts: Facts, stage: Stage) -> Iterator[tuple[str, Evidence]]:
+    """Services that mount the sources over the image, or start another stage on the same base."""
+    workdir = f"{facts.end_state(stage).workdir or '-'}/"
+    for service in facts.context.services:
+        seen = facts.seen(stage.base, "is what it starts from")
+        who = f"service {service.name} of {facts.context.shown_path(service.file)}"
+        other = facts.stage_of_service(service)
+        if other is stage and any(workdir.startswith(f"{mount.rstrip('/')}/") for mount in service.mounts):
+            yield (
+                f"{who} mounts the sources over the image: it is built to develop in, with the tools of the full image",
+                seen,
+            )
+        shares = other is not None and other is not stage and not {*stage.ancestry}.isdisjoint(other.ancestry)
+        if shares and service.target is not None:
+            yield f"{who} starts the stage {service.target}, which is built on the same base", seen
+
+
+def _by_name(facts: Facts, stage: Stage) -> Iterator[tuple[str, Evidence]]:
+    """A development container, by its place, its base, or the file that describes it."""
+    reason = "it is a development container: people work in it with the tools of the full image"
+    if _DEVELOPMENT_CONTAINER.search(facts.document.path) or _DEVELOPMENT_CONTAINER.search(facts.reference(stage) or ""):
+        yield reason, facts.seen(stage.base, "is its base")
+    for path in (".devcontainer/devcontainer.json", ".devcontainer.json"):
+        match = _ITS_DOCKERFILE.search(facts.context.read(path) or "")
+        named = posixpath.normpath(posixpath.join(posixpath.dirname(path), match[1])) if match is not None else None
+        if match is not None and named == facts.context.dockerfile:
+            yield reason, facts.seen_match(path, match, "names it")
+
+
+def _idle(facts: Facts, stage: Stage, started: tuple[Started, ...]) -> Evidence | None:
+    """The line by which an image waits for ever, where it does nothing else."""
+    waits: Evidence | None = None
+    for one in started:
+        if one.how in (How.PYTHON, How.NODE):
+            if not _source_waits(facts, stage, one):
+                return None
+            waits = waits or one.seen
+        elif one.how is How.PROGRAM or (one.how is How.UNKNOWN and one.words):
+            name = posixpath.basename(one.words[0] if one.words else one.what or "")
+            inline = re.search(r"(?:^|\s)-[ec]\s", " ".join((*one.words, ""))) is not None
+            if _waits(one, name) or (inline and _WAITS_FOR_EVER.search(" ".join(one.words))):
+                waits = waits or one.seen
+            elif name not in _BESIDE_IDLING:
+                return None
+    return waits or _shell_waits(facts, stage)
+
+
+def _waits(one: Started, name: str) -> bool:
+    """Whether one command waits for ever, or is a shell that somebody has to type into."""
+    args = one.words[1:]
+    if name == "tail":
+        return "/dev/null" in args and any(re.match(r"-\w*[fF]|--follow", arg) for arg in args)
+    if name == "sleep":
+        return any(_NEVER.match(arg) for arg in args)
+    return name in SHELLS and all(re.fullmatch(r"-[il]+|--login", arg) for arg in args)
+
+
+def _source_waits(facts: Facts, stage: Stage, one: Started) -> bool:
+    """Whether a source file does nothing but wait."""
+    path = facts.application(stage).application.source(one.what)
+    text = facts.context.read(path) or "" if path is not None else ""
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", "//"))]
+    return len(lines) <= _MAX_LINES_OF_WAITING and _WAITS_FOR_EVER.search(text) is not None
+
+
+def _shell_waits(facts: Facts, stage: Stage) -> Evidence | None:
+    """The line of a loop in shell form that sleeps, and does nothing else."""
+    for keyword in ("CMD", "ENTRYPOINT"):
+        instruction = next((i for s in stage.ancestry if (i := s.last(keyword)) is not None), None)
+        if instruction is not None and re.search(r"\bwhile\b|\buntil\b", instruction.value):
+            commands = {command.name for command in facts.commands(instruction)}
+            text = " ".join(instruction.exec_form or (instruction.value,))
+            if "sleep" in commands | set(re.findall(r"\bsleep\b", text)):
+                return facts.seen(instruction, "waits for ever")
+    return None
