@@ -66,7 +66,7 @@ def test_the_state_before_each_instruction() -> None:
         ("debian:12.5", ("debian", "debian", "bookworm", False)),
         ("debian:stable-slim", ("debian", "debian", "trixie", False)),
         ("debian:11-slim", ("debian", "debian", "bullseye", False)),
-        ("debian:9", ("debian", "debian", None, False)),
+        ("debian:6", ("debian", "debian", None, False)),
         ("node:14", ("node", "debian", None, True)),
         ("node:lts-slim", ("node", "debian", None, False)),
         ("golang:1.9", ("golang", "debian", None, True)),

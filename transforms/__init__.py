@@ -7,6 +7,7 @@ ORDER = (
     "omit_dev_dependencies",
     "use_exec_form",
     "split_stages",
+    "use_living_release",
     "use_slim_base",
     "use_alpine_base",
     "join_apt_update",

@@ -1,7 +1,8 @@
 """Install Alpine packages without keeping the index.
 
 Why: `apk add --no-cache` fetches the index for the install alone; `apk update` leaves it in the layer.
-Refuses: An index that a later RUN, or a stage built on this one, installs from without fetching its own. A RUN that deletes
+Refuses: An index that a later RUN, or a stage built on this one, installs from without fetching its own, and an Alpine older
+than 3.3, whose apk does not know the option. A RUN that deletes
 the index itself, or mounts a cache over it, is left as it is.
 Source: Alpine's wiki, "Alpine Package Keeper"; hadolint DL3019.
 """
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from optimizer.contract import command_entry
 from optimizer.dockerfile.shell import subcommand
+from optimizer.facts.tools import knows_option
 from optimizer.layers import flag_after, remove_step
-from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety
+from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
 if TYPE_CHECKING:
@@ -52,7 +54,11 @@ class SkipApkCache:
             return Refusal(self, "a later instruction installs from this index", (here, facts.seen(late, "fetches none")))
         return self._rewrite(facts, run, command)
 
-    def _rewrite(self, facts: Facts, run: Instruction, command: Command) -> Rewrite:
+    def _rewrite(self, facts: Facts, run: Instruction, command: Command) -> Rewrite | Refusal:
+        here = facts.seen_command(run, command, "keeps the index in the layer")
+        decision = decide(Safety.SAFE, (knows_option(facts, run, command, "apk", _FLAG),))
+        if decision.failed is not None:
+            return Refusal(self, decision.failed.claim, (here, *decision.failed.evidence))
         edits, text = flag_after(facts, run, command, "add", _FLAG)
         removed = [command_entry(command)]
         summary = "packages are installed without keeping the index"
@@ -64,10 +70,12 @@ class SkipApkCache:
         return Rewrite(
             self,
             summary=summary,
-            safety=Safety.SAFE,
+            safety=decision.safety,
             edits=edits,
-            evidence=(facts.seen_command(run, command, "keeps the index in the layer"),),
+            evidence=(here, *decision.evidence),
             changes=(Change(Aspect.COMMANDS, removed=tuple(removed), added=(text,)),),
+            unknown=decision.unknown,
+            held=decision.held,
         )
 
 

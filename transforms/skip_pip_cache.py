@@ -1,7 +1,8 @@
 """Install Python packages without keeping the downloads.
 
 Why: pip keeps every wheel that it downloads in ~/.cache/pip, and the layer keeps it too; nothing reads it again.
-Refuses: A cache mount, PIP_NO_CACHE_DIR of any value (its meaning has changed between versions), a RUN that deletes the cache.
+Refuses: A cache mount, PIP_NO_CACHE_DIR of any value (its meaning has changed between versions), a RUN that deletes the cache,
+and a pip older than 6, to which the option is an error.
 Source: pip's documentation, "Caching"; hadolint DL3042.
 """
 
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING
 from optimizer.contract import command_entry
 from optimizer.facts.commands import deleted
 from optimizer.facts.python import program
+from optimizer.facts.tools import knows_option
 from optimizer.layers import flag_after
-from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety
+from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
 if TYPE_CHECKING:
@@ -48,14 +50,20 @@ class SkipPipCache:
                 if reason := _why_not(facts, run, command):
                     yield Refusal(self, reason, (here,))
                     continue
+                decision = decide(Safety.SAFE, (knows_option(facts, run, command, "pip", _FLAG),))
+                if decision.failed is not None:
+                    yield Refusal(self, decision.failed.claim, (here, *decision.failed.evidence))
+                    continue
                 edits, text = flag_after(facts, run, command, "install", _FLAG)
                 yield Rewrite(
                     self,
                     summary="pip keeps no downloads in the layer",
-                    safety=Safety.SAFE,
+                    safety=decision.safety,
                     edits=edits,
-                    evidence=(here,),
+                    evidence=(here, *decision.evidence),
                     changes=(Change(Aspect.COMMANDS, removed=(command_entry(command),), added=(text,)),),
+                    unknown=decision.unknown,
+                    held=decision.held,
                 )
 
 

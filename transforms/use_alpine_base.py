@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from optimizer.contract import plain_entry
 from optimizer.dockerfile.edit import Edit, Span
 from optimizer.facts.commands import apt_install, is_apt
-from optimizer.facts.images import RELEASES, Image, image, size_change, split, variant
+from optimizer.facts.distributions import code_names
+from optimizer.facts.images import Image, image, size_change, split, variant
 from optimizer.facts.manifests import Application
 from optimizer.facts.node_packages import install_addons, libc_bound
 from optimizer.facts.packages import package_of, table
@@ -91,8 +92,8 @@ class UseAlpineBase:
         name, tag = split(root.image)
         version, _, rest = tag.partition("-")
         pins = "@" in root.image or re.search(r"rc|alpha|beta", tag) is not None
-        bare = "latest" if version in ("slim", *RELEASES) else version
-        if pins or (set(rest.split("-")) - {"", "slim", *RELEASES}):
+        bare = "latest" if version in ("slim", *code_names()) else version
+        if pins or (set(rest.split("-")) - {"", "slim", *code_names()}):
             yield Refusal(self, f"{tag} names one image, and which Alpine image would be the same is not known", (here,))
             return
         reference, reason = variant(f"{name}:{bare}", "alpine")

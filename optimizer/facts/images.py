@@ -8,18 +8,16 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from optimizer.facts.distributions import code_names, named, releases
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from optimizer.facts.distributions import Release
 
 DISTROLESS = "gcr.io/distroless/"
 _LIBRARY = re.compile(r"^(?:(?:index\.)?docker\.io/)?(?:library/)?(?P<name>[a-z0-9][a-z0-9._-]*)$")
 _DISTROLESS = re.compile(r"^(?P<name>gcr\.io/distroless/[a-z0-9-]+?)(?:-(?P<release>debian\d+))?$")
-RELEASES = frozenset(
-    """squeeze wheezy jessie stretch buster bullseye bookworm trixie forky sid
-    precise quantal raring saucy trusty utopic vivid wily xenial yakkety zesty artful bionic cosmic disco eoan focal
-    groovy hirsute impish jammy kinetic lunar mantic noble oracular plucky questing
-    resolute""".split()
-)
 # Alpine variants of language images came up with this release.
 _FIRST_ALPINE_VARIANTS = "3.3"
 _ANY = 1 << 30
@@ -147,7 +145,7 @@ def variant(reference: str, kind: str) -> tuple[str, str]:
     release = release_in_words(rest)
     if [word for word in rest if word != release]:
         return "", f"the tag {tag} is one of several kinds, and has no {kind} variant that is known"
-    if version in ("latest", "full") or (version in RELEASES and short != "debian"):
+    if version in ("latest", "full") or (version in code_names() and short != "debian"):
         tagged = pattern.get("bare") if release is None and version == "latest" and short != "debian" else None
     elif release is not None:
         tagged = (
@@ -160,6 +158,47 @@ def variant(reference: str, kind: str) -> tuple[str, str]:
     if tagged is None:
         return "", f"there is no {kind} variant of {short}:{tag} that is known"
     return f"{name}:{tagged}", ""
+
+
+def living(reference: str) -> str | None:
+    """The tag nearest to `reference` whose release of the distribution is still served: of the same version where there is one,
+    else of the lowest newer version; None where none is known."""
+    name, tag = split(reference)
+    found, entry = image(reference), _entry(name)
+    if found is None or entry is None or found.kind not in ("full", "slim"):
+        return None
+    suffix = "-slim" if found.kind == "slim" else ""
+    if found.name in ("debian", "ubuntu"):
+        own = release_of(found)
+        newer = reversed(releases(found.distribution)[: releases(found.distribution).index(own)]) if own is not None else ()
+        alive = next((release for release in newer if release.gone is None and release.ends is not None), None)
+        if alive is None:
+            return None
+        return f"{name}:{alive.name if tag.split('-')[0] in code_names() else alive.version}{suffix}"
+    version = found.version
+    if version is None:
+        return None
+    is_complete = version.count(".") == 2
+    if not is_complete and _lives(_release(version, entry[1]) or ""):
+        return f"{name}:{version}{suffix}"
+    minor = version.rpartition(".")[0] + "."
+    above = [low for low in _living_versions(entry[1], "pinned") if low.startswith(minor)] if is_complete else []
+    above += _living_versions(entry[1], "releases")
+    higher = next((low for low in above if _parts(low) > _parts(version)), None)
+    if higher is None or (found.name == "python" and version.startswith("2")):
+        return None  # Python 3 is another language
+    return f"{name}:{higher if '.' in version else higher.partition('.')[0]}{suffix}"
+
+
+def _living_versions(entry: dict[str, Any], key: str) -> list[str]:
+    """The versions of a table that stand on releases whose packages are served, lowest first."""
+    return [str(lowest) for lowest, release in reversed(entry.get(key, [])) if _lives(str(release))]
+
+
+def _lives(release: str) -> bool:
+    """Whether the packages of a release of Debian or Ubuntu are served."""
+    found = named("debian", release) or named("ubuntu", release)
+    return found is not None and found.gone is None
 
 
 def names() -> tuple[str, ...]:
@@ -184,36 +223,45 @@ def slim_packages(name: str) -> frozenset[str]:
 
 def release_in_tag(tag: str) -> str | None:
     """The release of Debian or Ubuntu that the tag of any image names: `11.8-ubuntu22.04`, `1.2-bookworm`; None without one."""
-    if (named := release_in_words(re.split(r"[-_]", tag.lower()))) is not None:
-        return named
+    if (spelt := release_in_words(re.split(r"[-_]", tag.lower()))) is not None:
+        return spelt
     match = re.search(r"(debian|ubuntu)-?(\d+(?:\.\d\d)?)(?![\d.])", tag.lower())
     return _release(match[2], table()[match[1]]) if match is not None else None
 
 
 def release_in_words(words: list[str]) -> str | None:
     """The release among the words of a tag; None without one."""
-    return next((word for word in words if word in RELEASES), None)
+    return next((word for word in words if word in code_names()), None)
 
 
 def alpine_at_least(found: Image) -> str | None:
     """The release of Alpine that an image has, or one that it is certainly not older than; None where it has none."""
     if found.distribution != "alpine":
         return None
-    named = re.search(r"alpine-?(\d+\.\d+)", found.tag)
-    if named is not None:
-        return named[1]
+    if (exact := release_of(found)) is not None:
+        return exact.version
     if found.name != "alpine":
         return _FIRST_ALPINE_VARIANTS
-    version = re.match(r"\d+\.\d+", found.tag)
-    return version[0] if version is not None else str(table()["alpine"]["lifetime"][0][0])
+    return releases("alpine")[0].version
+
+
+def release_of(found: Image) -> Release | None:
+    """The release of its distribution that an image certainly has; None where that is not known."""
+    version = re.match(r"(stream)?\d+(\.\d+)?", found.tag)
+    number = version[0] if version is not None else None
+    if found.distribution in ("debian", "ubuntu"):
+        return named(found.distribution, found.release)
+    if found.distribution == "alpine":
+        spelt = re.search(r"alpine-?(\d+\.\d+)", found.tag)
+        return named("alpine", spelt[1] if spelt is not None else number if found.name == "alpine" else None)
+    return named("centos", (number or "").partition(".")[0]) if found.name == "centos" else None
 
 
 def archived(found: Image) -> str | None:
     """Since when the packages of the image's release are gone from the servers that the image asks, as "YYYY-MM"; None where
     they are there, or that is not known."""
-    known = table().get("distributions", {}).get(found.distribution, {}).get("archived", {})
-    release = found.release
-    return None if release is None or release not in known else str(known[release])
+    release = release_of(found)
+    return None if release is None else release.gone
 
 
 def glibc(found: Image) -> str | None:
@@ -228,6 +276,12 @@ def lifetime(found: Image) -> str | None:
     version = found.version or found.release
     ends = [[str(v), str(end)] for v, end in table()[found.name].get("lifetime", [])]
     return next((end for v, end in ends if version is not None and (version == v or version.startswith(f"{v}."))), None)
+
+
+def newest_minor(name: str) -> str | None:
+    """The newest minor version of an image at the date of the table: what a tag without one stands for; None if not known."""
+    ends = table().get(name, {}).get("lifetime", [])
+    return str(ends[0][0]) if ends else None
 
 
 def architectures(name: str, kind: str) -> tuple[str, ...] | None:
@@ -274,8 +328,8 @@ def is_windows(reference: str) -> bool:
 def _release(tag: str, entry: dict[str, Any]) -> str | None:
     """The release of the distribution: named in the tag, or that of the version by the table; None for what is older."""
     words = tag.split("-")
-    if (named := release_in_words(words)) is not None:
-        return named
+    if (spelt := release_in_words(words)) is not None:
+        return spelt
     version = _VERSION.match(words[0])
     is_complete = version is not None and version[0].count(".") == 2
     releases: list[list[str]] = entry.get("pinned" if is_complete and "pinned" in entry else "releases", [])

@@ -12,6 +12,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from optimizer.facts.wheels import version as version_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -144,19 +146,27 @@ class PythonPackage:
     writes: tuple[str, ...]
 
     def has_wheel(self, version: str | None, python: str | None, *, musl: bool = False) -> bool | None:
-        """Whether `version` (None: the newest) installs without a compiler on that minor version of Python; None: not known."""
+        """Whether `version` (None: the newest) installs without a compiler on that minor version of Python; None: not known,
+        which it is for everything that the table has not looked at."""
         if self.kind == "pure" or self.name in table("pypi")["optional"]:
             return True
         if self.kind == "source":
             return False
         wheels = self.musl if musl else self.wheels
-        if not wheels:
-            return None if not self.wheels and not self.musl else False
-        known = python if python is not None else max(wheels, key=parts)
-        lowest = wheels.get(known)
+        lowest = version_of(wheels.get(python or ""))
         if lowest is None:
-            return None if parts(known) > max(parts(p) for p in wheels) else False
-        return version is None or parts(version) >= parts(lowest)
+            return None  # the table says nothing of this Python: neither that there is a wheel nor that there is none
+        wanted = version_of(version)
+        if version is None or (wanted is not None and wanted >= lowest):
+            return True
+        older = [v for p, known in wheels.items() if _minor(p) < _minor(python or "") and (v := version_of(known)) is not None]
+        is_looked_at = wanted is not None and any(wanted >= bound for bound in older)
+        return False if is_looked_at else None  # it has wheels for older Pythons alone, or is older than what was looked at
+
+
+def _minor(python: str) -> tuple[int, ...]:
+    found = version_of(python)
+    return found.release if found is not None else ()
 
 
 def normalized(name: str) -> str:
@@ -212,11 +222,6 @@ def closure(names: Iterable[str]) -> frozenset[str]:
             package = python_package(name)
             waiting += package.requires if package is not None else ()
     return frozenset(found)
-
-
-def parts(version: str) -> tuple[int, ...]:
-    """The release numbers of a version, to compare by."""
-    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:4])
 
 
 # -------------------------------------------------------------------- npm and Go

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from optimizer.facts.commands import PACKAGE_FILE
+from optimizer.facts.images import newest_minor
 from optimizer.facts.node import parse_json
-from optimizer.facts.packages import PythonPackage, closure, normalized, parts, python_extra, python_package
+from optimizer.facts.packages import PythonPackage, closure, normalized, python_extra, python_package, table
 from optimizer.facts.python import (
     FILE_OPTIONS,
     LOCAL,
@@ -21,6 +22,7 @@ from optimizer.facts.python import (
     read_option,
     split_option,
 )
+from optimizer.facts.wheels import applies, fits, highest, requirement, version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,14 +32,11 @@ if TYPE_CHECKING:
     from optimizer.facts.manifests import Application
     from optimizer.rewrite import Evidence
 
-_NAME = re.compile(r"^([A-Za-z0-9][\w.-]*)\s*(?:\[(?P<extras>[^\]]*)\])?\s*(?P<rest>.*)$")
-_PIN = re.compile(r"===?\s*([\w.+!-]+)\s*(?:$|[,;#\s])")
-_BOUND = re.compile(r"(?P<operator><=|<|~=|==)\s*(?P<version>\d[\w.]*?)(?P<any>\.\*)?\s*(?=$|[,;#\s])")
-_BELOW = 99_999  # a release number that no real one reaches: what stands for "the newest below"
 _FROM_SOURCE = re.compile(r"--no-binary\b|--no-use-wheel\b")
-_WHEEL = re.compile(r"-(?P<python>[\w.]+)-(?P<abi>[\w.]+)-(?P<platform>[\w.]+)\.whl$")
-# An environment marker of another system than Linux.
-_ELSEWHERE = re.compile(r""";.*\b(sys_platform|platform_system|os_name)\s*==\s*["'](win32|Windows|darwin|Darwin|nt)["']\s*$""")
+_REPOSITORY = re.compile(r"(git|hg|svn|bzr)\+|.*@\s*(git|hg)\+")
+_ARCHIVE_NAME = re.compile(r"https?://.*/([A-Za-z0-9]+)[^/]*$")
+# What makes pip fetch packages, and build those without a wheel.
+_VERBS = frozenset({"install", "wheel", "download"})
 _TOOLS = frozenset({"pip", "setuptools", "wheel", "poetry", "pipenv", "uv", "virtualenv", "pip-tools"})
 _MAX_DEPTH = 12
 
@@ -61,10 +60,8 @@ class Requirement:
         """Whether it installs without a compiler on that minor version of Python; None where that is not known."""
         if self.origin == "path":
             return None
-        if self.wheels is not None:
-            fits = [wheel for wheel in self.wheels if _fits(wheel, python, musl=musl)]
-            if fits:
-                return True
+        if self.wheels is not None and python is not None and any(fits(wheel, python, musl=musl) for wheel in self.wheels):
+            return True
         package = python_package(self.name)
         if package is not None:
             return package.has_wheel(self.version, python, musl=musl)
@@ -76,7 +73,7 @@ def is_install(placed: Placed) -> bool:
     name, args = program(placed.command)
     plain = [arg for arg in args if not arg.startswith("-")]
     verb = plain[0] if plain else ""
-    return (re.fullmatch(r"pip[\d.]*", name) is not None and verb == "install") or (
+    return (re.fullmatch(r"pip[\d.]*", name) is not None and verb in _VERBS) or (
         name in ("uv", "poetry", "pipenv")
         and (verb in ("install", "sync", "add") or plain[:2] in (["pip", "install"], ["pip", "sync"]))
     )
@@ -88,7 +85,9 @@ def requirements(application: Application, placed: Placed) -> tuple[Requirement,
     if name in ("uv", "poetry", "pipenv") and not (name == "uv" and "pip" in args):
         return _locked(application, placed, name)
     seen = application.facts.seen(application.run, f"installs with {name}")
-    words = args[args.index("install") + 1 :] if "install" in args else args
+    verb = next((word for word in args if word in _VERBS), None)
+    words = args[args.index(verb) + 1 :] if verb is not None else args
+    python = _python_of(application)
     if any(_FROM_SOURCE.match(word) for word in words) or "PIP_NO_BINARY" in application.variables:
         return None
     found: list[Requirement] = []
@@ -99,77 +98,65 @@ def requirements(application: Application, placed: Placed) -> tuple[Requirement,
         name, equals, value = read_option(arg)
         if name in FILE_OPTIONS:
             value = value if equals else (waiting.pop(0) if waiting else "")
-            listed = _listed(application, placed.path(value))
+            listed = _listed(application, placed.path(value), python)
             if listed is None:
                 return None
             if FILE_OPTIONS[name] == "constraints":
-                limits |= {one.name: one.version for one in listed if one.version is not None}
+                limits |= {one.name: one.version for one in listed if one.version is not None}  # a package is listed once
             else:
                 found += listed
         elif name in ("-e", "--editable"):
-            found += _own(application, placed, waiting.pop(0) if waiting else ".", seen)
+            found += _own(application, placed, waiting.pop(0) if waiting else ".", seen, python)
         elif name in SOURCE_OPTIONS or name in VALUED:
             waiting = waiting if equals else waiting[1:]
         elif not arg.startswith("-"):
             is_own = LOCAL.search(arg) or PACKAGE_FILE.search(arg)
-            named = _own(application, placed, arg, seen) if is_own else _requirements(arg, seen)
+            named = _own(application, placed, arg, seen, python) if is_own else _requirements(arg, seen, python)
             if named is None:
                 return None
             found += named
-    return tuple(replace(one, version=limits.get(one.name)) if one.version is None else one for one in found)
+    return tuple(replace(one, version=_lower(one.version, limits.get(one.name))) for one in found)
 
 
-def _requirements(text: str, seen: Evidence) -> list[Requirement] | None:
-    """What one requirement asks for, with what its extras add; None where that cannot be told."""
-    one = _requirement(text, seen)
-    match = _NAME.match(text)
-    if one is None or one.origin != "index" or match is None:
-        return None if one is None else [one]
-    found = [one]
-    for extra in filter(None, re.split(r"\s*,\s*", (match["extras"] or "").strip())):
-        added = python_extra(one.name, normalized(extra))
+def _lower(one: str | None, other: str | None) -> str | None:
+    """The lower of two limits."""
+    known = [(bound, text) for text in (one, other) if text is not None and (bound := version(text)) is not None]
+    return min(known)[1] if known else one or other
+
+
+def _python_of(application: Application) -> str | None:
+    """The minor version of Python of the image that a command runs in."""
+    base = application.facts.image(application.facts.document.stage_of(application.run))
+    return python_version(base) if base is not None else None
+
+
+def _requirements(text: str, seen: Evidence, python: str | None) -> list[Requirement] | None:
+    """What one requirement asks for, with what its extras add: nothing where its marker speaks of other machines, None where it
+    cannot be told."""
+    if _REPOSITORY.match(text):
+        egg = re.search(r"egg=([\w.-]+)", text) or re.match(r"([\w.-]+)\s*(?:\[|@)", text)
+        return [Requirement(normalized(egg[1]) if egg else "?", None, seen, "vcs")]
+    if (address := _ARCHIVE_NAME.match(text)) is not None:
+        return [Requirement(normalized(address[1]), None, seen, "path")]
+    asked = requirement(text) if "$" not in text else None
+    if asked is None:
+        return None
+    name = normalized(asked.name)
+    if not applies(asked.marker, python):
+        return []
+    if asked.url is not None:
+        return [Requirement(name, None, seen, "path")]
+    found = [Requirement(name, highest(asked.specifier), seen)]
+    for extra in sorted(asked.extras):
+        added = python_extra(name, normalized(extra))
         origin = "extra" if added is None else "index"
-        found += [Requirement(name, None, seen, origin) for name in added or ("?",)]
-    if any(name.name == "psycopg-binary" for name in found):
-        found.remove(one)  # it brings its own libpq, and the package itself is pure Python
+        found += [Requirement(other, None, seen, origin) for other in added or ("?",)]
+    if any(one.name == "psycopg-binary" for one in found):
+        del found[0]  # it brings its own libpq, and the package itself is pure Python
     return found
 
 
-def _limit(rest: str) -> str | None:
-    """The highest version that a specifier allows; None without a limit."""
-    if (pin := _PIN.search(rest)) is not None and "*" not in pin[1]:
-        return pin[1]
-    for match in _BOUND.finditer(rest):
-        numbers = list(parts(match["version"]))
-        if match["operator"] == "<=":
-            return match["version"]
-        if match["operator"] == "~=":
-            numbers.pop()
-        elif match["operator"] == "<":
-            while len(numbers) > 1 and numbers[-1] == 0:
-                numbers.pop()
-            numbers[-1] -= 1
-        elif not match["any"]:
-            continue
-        return ".".join(map(str, (*numbers, _BELOW)))
-    return None
-
-
-def _requirement(text: str, seen: Evidence) -> Requirement | None:
-    if re.match(r"(git|hg|svn|bzr)\+|.*@\s*(git|hg)\+", text):
-        egg = re.search(r"egg=([\w.-]+)", text) or re.match(r"([\w.-]+)\s*(?:\[|@)", text)
-        return Requirement(normalized(egg[1]) if egg else "?", None, seen, "vcs")
-    if (address := re.match(r"https?://.*/([A-Za-z0-9]+)[^/]*$", text)) is not None:
-        return Requirement(normalized(address[1]), None, seen, "path")
-    match = _NAME.match(text)
-    if match is None or "$" in text:
-        return None
-    if "://" in text:
-        return Requirement(normalized(match[1]), None, seen, "path")
-    return Requirement(normalized(match[1]), _limit(match["rest"]), seen)
-
-
-def _listed(application: Application, container: str | None, depth: int = 0) -> list[Requirement] | None:
+def _listed(application: Application, container: str | None, python: str | None, depth: int = 0) -> list[Requirement] | None:
     """The packages of a requirements file and of those that it names; None where one is not in the build context."""
     path = application.source(container)
     text = application.context.read(path) if path is not None else None
@@ -181,27 +168,25 @@ def _listed(application: Application, container: str | None, depth: int = 0) -> 
         name, rest = split_option(line)
         if name in FILE_OPTIONS:
             if FILE_OPTIONS[name] == "requirements":
-                nested = _listed(application, posixpath.normpath(posixpath.join(posixpath.dirname(container), rest)), depth + 1)
+                inner = posixpath.normpath(posixpath.join(posixpath.dirname(container), rest))
+                nested = _listed(application, inner, python, depth + 1)
                 if nested is None:
                     return None
                 found += nested
         elif name in ("-e", "--editable") or LOCAL.search(line):
-            found.append(
-                _requirement(rest, seen) or Requirement("?", None, seen, "path")
-                if "://" in line
-                else Requirement("?", None, seen, "path")
-            )
+            named = _requirements(rest, seen, python) if "://" in line else None
+            found += named or [Requirement("?", None, seen, "path")]
         elif _FROM_SOURCE.search(line):
             return None
-        elif not line.startswith("-") and not _ELSEWHERE.search(line):
-            one = _requirements(re.split(r"\s--hash|\s;|;", line)[0].strip(), seen)
+        elif not line.startswith("-"):
+            one = _requirements(re.split(r"\s--\w", line)[0].strip(), seen, python)
             if one is None:
                 return None
             found += one
     return found
 
 
-def _own(application: Application, placed: Placed, target: str, seen: Evidence) -> list[Requirement]:
+def _own(application: Application, placed: Placed, target: str, seen: Evidence, python: str | None) -> list[Requirement]:
     """The application itself as a package, and what its pyproject.toml asks for."""
     bare = re.sub(r"\[.*\]$", "", target).removeprefix("file:")
     source = application.source(placed.path(bare))
@@ -220,9 +205,10 @@ def _own(application: Application, placed: Placed, target: str, seen: Evidence) 
     dependencies = project.get("project", {}).get("dependencies")
     if compiles or not isinstance(dependencies, list) or "setup.py" in application.context.names(source or ""):
         return [Requirement("?", None, seen, "path")]
-    lines = [(str(d).partition(";")[0].strip(), application.line(path, str(d), "names it")) for d in dependencies]
+    lines = [(str(d), application.line(path, str(d), "names it")) for d in dependencies]
     unknown = Requirement("?", None, seen, "path")
-    return [one for text, line in lines for one in (_requirements(text, line) or [unknown])]
+    named = [(_requirements(text, line, python), line) for text, line in lines]
+    return [one for found, _ in named for one in ([unknown] if found is None else found)]
 
 
 # -------------------------------------------------------------------- lock files
@@ -231,6 +217,7 @@ def _own(application: Application, placed: Placed, target: str, seen: Evidence) 
 def _locked(application: Application, placed: Placed, tool: str) -> tuple[Requirement, ...] | None:
     """The packages of a lock file, with the wheels that it lists."""
     file = {"uv": "uv.lock", "poetry": "poetry.lock", "pipenv": "Pipfile.lock"}[tool]
+    python = _python_of(application)
     path = application.source(placed.path(file))
     text = application.context.read(path) if path is not None else None
     if path is None or text is None:
@@ -239,12 +226,15 @@ def _locked(application: Application, placed: Placed, tool: str) -> tuple[Requir
         table = parse_json(text)
         default = table.get("default") if table is not None else None
         entries = default.items() if isinstance(default, dict) else ()
-        return tuple(_of_pipfile(application, path, str(name), entry) for name, entry in entries)
+        wanted = [(str(name), e) for name, e in entries if not isinstance(e, dict) or applies(e.get("markers"), python)]
+        return tuple(_of_pipfile(application, path, name, entry) for name, entry in wanted)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         return None
-    return tuple(_of_lock(application, path, entry) for entry in table.get("package", ()) if not _is_project(entry))
+    locked = [entry for entry in table.get("package", ()) if not _is_project(entry)]
+    used = [e for e in locked if not isinstance(e.get("markers"), str) or applies(e["markers"], python)]
+    return tuple(_of_lock(application, path, entry) for entry in used)
 
 
 def _of_pipfile(application: Application, path: str, name: str, entry: Any) -> Requirement:
@@ -269,27 +259,6 @@ def _of_lock(application: Application, path: str, entry: dict[str, Any]) -> Requ
     origin = "vcs" if isinstance(source, dict) and ("git" in source or source.get("type") == "git") else "index"
     listed = tuple(w for w in wheels if w.endswith(".whl"))
     return Requirement(normalized(name), str(entry.get("version", "")) or None, seen, origin, listed if wheels else None)
-
-
-def _fits(wheel: str, python: str | None, *, musl: bool) -> bool:
-    """Whether a wheel installs on Linux for x86-64 with that minor version of Python."""
-    match = _WHEEL.search(wheel)
-    if match is None:
-        return False
-    platforms = match["platform"].split(".")
-    if "any" not in platforms:
-        kind = "musllinux" if musl else "manylinux"
-        if not any(p.startswith(kind) and p.endswith("x86_64") for p in platforms):
-            return False
-    pythons = match["python"].split(".")
-    if any(p in ("py3", "py2.py3") for p in pythons) or (match["abi"] == "abi3" and python is None):
-        return True
-    if python is None:
-        return False
-    number = int(python.partition(".")[2])
-    exact = f"cp3{number}" in pythons
-    older = match["abi"] == "abi3" and any(int(m[1]) <= number for p in pythons if (m := re.fullmatch(r"cp3(\d+)", p)))
-    return exact or older
 
 
 # -------------------------------------------------------------------- answers
@@ -324,21 +293,28 @@ def compiled(
     found: tuple[Requirement, ...], python: str | None, *, musl: bool = False
 ) -> Iterator[tuple[Requirement, bool | None]]:
     """The requirements that take a compiler (False), or of which that is not known (None), with what they need."""
-    for requirement in found:
-        verdict = requirement.needs_no_compiler(python, musl=musl)
-        if requirement.origin == "index" and verdict is not True and requirement.name not in _TOOLS:
-            yield requirement, verdict
-        elif requirement.origin != "index":
-            yield requirement, None
+    for one in found:
+        verdict = one.needs_no_compiler(python, musl=musl)
+        if one.origin == "index" and verdict is not True and one.name not in _TOOLS:
+            yield one, verdict
+        elif one.origin != "index":
+            yield one, None
         else:
-            asked = {one.name for one in found}
-            for name in sorted(closure([requirement.name]) - asked):
+            asked = {other.name for other in found}
+            for name in sorted(closure([one.name]) - asked):
                 package = python_package(name)
-                if package is not None and package.has_wheel(None, python, musl=musl) is False:
-                    yield replace(requirement, name=name, version=None), False
+                verdict = package.has_wheel(None, python, musl=musl) if package is not None else True
+                if verdict is not True:
+                    yield replace(one, name=name, version=None), verdict
 
 
 def python_version(base: Image) -> str | None:
-    """The minor version of Python in an image, such as "3.11"."""
-    match = re.match(r"3\.\d+", base.version or "") if base.name == "python" else None
-    return match[0] if match else None
+    """The minor version of the Python in an image, such as "3.11": of the image itself, or the distribution's own; None where
+    that is not known."""
+    if base.name != "python":
+        family = table("tools")["python"].get(base.distribution, {})
+        return family.get(base.release) if base.release is not None else None
+    match = re.match(r"\d+\.\d+", base.version or "")
+    if match is not None:
+        return match[0]
+    return {None: newest_minor(base.name), "3": newest_minor(base.name), "2": "2.7"}.get(base.version)

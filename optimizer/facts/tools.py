@@ -62,7 +62,7 @@ def knows_option(facts: Facts, run: Instruction, command: Command, tool: str, op
         version = _version_by(other, tool, option, lowest)
         if version is not None:
             seen = facts.seen_command(instruction, other, "says so")
-            return Check(claim, holds=version >= lowest, evidence=(seen,))
+            return Check(claim, holds=version >= lowest, evidence=() if version >= lowest else (seen,))
     stage = facts.document.stage_of(run)
     version = _of_image(facts.image(stage), facts.reference(stage) or "", known, tool)
     if version is None:
