@@ -168,7 +168,8 @@ def test_services_of_a_compose_file() -> None:
         "    user: '1000'\n    read_only: true\n    platform: linux/arm64\n"
         "  db:\n    image: postgres\n"
     )
-    (web,) = services(text.encode(), "compose.yaml")
+    web, db = services(text.encode(), "compose.yaml")
+    assert (db.context, db.image, web.image) == (None, "postgres", "")
     assert (web.name, web.target, web.mounts) == ("web", "app", ("/app/src", "/data", "/cache"))
     assert (web.user, web.is_read_only, web.platforms, web.arguments) == ("1000", True, ("linux/arm64",), ("A",))
     assert services(b"services: [", "x") == ()

@@ -7,9 +7,9 @@ A rewrite that adds work to a build has to know that the work succeeds. The tabl
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from optimizer.facts.commands import APT, deleted
 from optimizer.facts.images import alpine_at_least, release_in_tag
@@ -102,25 +102,18 @@ def _version_by(command: Command, tool: str, option: str, lowest: Version) -> Ve
     return None
 
 
-def _of_image(base: Image | None, reference: str, known: dict[str, object], tool: str) -> Version | None:
+def _of_image(base: Image | None, reference: str, known: dict[str, Any], tool: str) -> Version | None:
     """The version of the tool in an image, by the image itself or by the release of its distribution."""
-    images = known.get("images", [])
-    assert isinstance(images, list)
-    tag = base.tag if base is not None else reference.rpartition(":")[2]
-    own = [(lowest, version) for name, lowest, version in images if base is not None and name == base.name]
-    if base is not None and own:  # an image that is older than the table does not have the distribution's own
-        return next((Version(version) for lowest, version in own if _is_at_least(base.version, lowest)), None)
+    own = known.get("images", {}).get(base.name) if base is not None else None
+    if base is not None and own is not None:
+        return Version(own["exact"].get(base.version, own["all"]))
     if tool == "pip" and (match := _PYTHON.search(reference)) is not None and int(match[2]) >= _FIRST_PYTHON_WITH_PIP_7:
         return Version("7.0")
-    release = base.release if base is not None and base.release is not None else release_in_tag(tag)
+    release = base.release if base is not None else release_in_tag(reference.rpartition(":")[2])
     for family in ("debian", "ubuntu"):
-        versions = known.get(family, {})
-        assert isinstance(versions, dict)
-        if release in versions:
-            return Version(str(versions[release]))
-    alpine = known.get("alpine", {})
-    assert isinstance(alpine, dict)
-    return _of_alpine(alpine_at_least(base) if base is not None else None, alpine)
+        if release in known.get(family, {}):
+            return Version(known[family][release])
+    return _of_alpine(alpine_at_least(base) if base is not None else None, known.get("alpine", {}))
 
 
 def _of_alpine(release: str | None, versions: dict[str, str]) -> Version | None:
@@ -129,14 +122,3 @@ def _of_alpine(release: str | None, versions: dict[str, str]) -> Version | None:
         return None
     older = [known for known in versions if Version(known) <= Version(release)]
     return Version(versions[max(older, key=Version)]) if older else Version("0")
-
-
-def _is_at_least(version: str | None, lowest: str) -> bool:
-    """Whether a version of an image is at least `lowest`; "" stands for a tag without a version."""
-    if version is None or lowest == "":
-        return version is None and lowest == ""
-    try:
-        wanted, own = Version(lowest), Version(version)
-    except InvalidVersion:
-        return False
-    return own >= wanted or (len(own.release) < len(wanted.release) and own.release == wanted.release[: len(own.release)])
