@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from optimizer.contract import plain_entry
 from optimizer.dockerfile.edit import Edit, Span
-from optimizer.facts.commands import apt_install, is_certain_install
+from optimizer.facts.commands import apt_install, apt_package_index, is_certain_install
 from optimizer.facts.images import Image, architectures, image, size_change, variant
 from optimizer.facts.slim import Missing, SlimNeeds
 from optimizer.facts.state import is_root
@@ -185,7 +185,7 @@ def _install(document: Document, facts: Facts, root: Stage, missing: Missing) ->
             if not _is_by_root(facts, run):
                 continue
             names = tuple(sorted(missing.packages))
-            index = next(i for i, word in enumerate(command.words) if word.text == install.packages[0])
+            index = apt_package_index(command)
             edits, text = insert_words(facts, run, command, index, (), names)
             return list(edits), Change(Aspect.COMMANDS, removed=(str(command),), added=(text,))
         break  # an install further down would come too late for this RUN

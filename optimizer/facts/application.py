@@ -14,9 +14,16 @@ from typing import TYPE_CHECKING
 
 from optimizer.dockerfile.shell import from_words, read_script
 from optimizer.facts import go, go_sources, node_sources, python_sources
+from optimizer.facts.commands import option_value
 from optimizer.facts.manifests import Application
 from optimizer.facts.node_packages import shipped_packages, tool_package
-from optimizer.facts.packages import base_programs, python_package, python_package_of_import, python_package_of_program
+from optimizer.facts.packages import (
+    base_programs,
+    is_builder,
+    python_package,
+    python_package_of_import,
+    python_package_of_program,
+)
 from optimizer.facts.started import How, Started, follow, follow_words
 from optimizer.facts.state import expand
 from optimizer.facts.uses import Act, Reading, Surroundings, Use
@@ -28,7 +35,9 @@ if TYPE_CHECKING:
     from optimizer.dockerfile.document import Stage
     from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts.commands import Placed
+    from optimizer.facts.copies import Copy
     from optimizer.facts.facts import Facts
+    from optimizer.facts.state import State
 
 # Arguments that name a file for a log, a socket or a process id.
 _WRITTEN = re.compile(r"(?:--?[\w-]+=)?(/(?:var/log|var/run|run|var/lib|data|logs?)/\S+)$")
@@ -154,13 +163,8 @@ class AppFacts:
         started = [s.what for s in self.started if s.how in (How.PYTHON, How.NODE)]
         if started and all(self.application.source(what) is not None for what in started):
             return ()
-        found: list[str] = []
-        for copy in self.facts.up_to(self.last, "COPY"):
-            flag = copy.flag("from")
-            stage = self.facts.document.stage_named(flag.value or "") if flag is not None else None
-            for brought in (c for s in stage.ancestry for c in self.facts.copies(s)) if stage is not None else ():
-                found += (file for file in self.facts.files_of(brought) if _SOURCE.search(file))
-        return tuple(dict.fromkeys(found))
+        files = (file for copy in self._copies_elsewhere for file in self.facts.files_of(copy) if _SOURCE.search(file))
+        return tuple(dict.fromkeys(files))
 
     @cached_property
     def uses(self) -> tuple[Use, ...]:
@@ -194,19 +198,75 @@ class AppFacts:
 
     @cached_property
     def is_explained(self) -> Check:
-        """Whether the sources of everything that is started were at hand; programs of the base and of packages are known."""
+        """Whether the sources of everything that is started were at hand; programs of the base and of packages are known.
+
+        An interpreter's name explains no script: one that is not found is something that was not read.
+        """
         claim = "the sources of what is started are at hand: what it starts, writes and listens on is known"
         base = self.facts.image(self.stage)
         for started in self.started:
+            if started.how in (How.PYTHON, How.NODE) and not self._is_at_hand(started):
+                return Check(claim, holds=None, evidence=(started.seen,))
             name = posixpath.basename(started.what or "")
             if started.how is not How.PROGRAM or started.what is None:
                 continue
             is_base = base is not None and (name in base.programs or (name in base_programs() and base.has_shell))
             known = is_base or name in _CLIENTS or python_package_of_program(name) is not None
-            known = known or bool(self._go_builds) or self._is_local(name)
+            known = known or name in self._compiled_names or self._is_local(name)
             if not known or any(word.endswith((".jar", ".war")) for word in started.words):
                 return Check(claim, holds=None, evidence=(started.seen,))
         return Check(claim, holds=True)
+
+    def _is_at_hand(self, started: Started) -> bool:
+        """Whether a source that is started was read: as it stands, or as what a build makes of sources that were."""
+        if started.what is None:  # a server that finds its modules by itself: all were read
+            return started.how is How.PYTHON and bool(self._everything)
+        if self.source(started.what) is not None:
+            return True
+        return started.how is How.NODE and bool(self._everything) and self._is_built
+
+    @cached_property
+    def _is_built(self) -> bool:
+        """Whether a RUN of a stage that is built runs a script of package.json, or a tool that builds."""
+        commands = (c for run in self.facts.runs for c in self.facts.commands(run))
+        return any(
+            (c.name in ("npm", "yarn", "pnpm", "bun") and {"run", "run-script", "build", "compile"} & set(c.args[:2]))
+            or is_builder(tool_package(c.name or ""))
+            or (c.name in ("npx", "bunx") and any(is_builder(tool_package(arg)) for arg in c.args))
+            for c in commands
+        )
+
+    @cached_property
+    def _compiled_names(self) -> frozenset[str]:
+        """The names under which the programs that `go build` makes may be started."""
+        found: set[str] = set()
+        for run, item in self._go_builds:
+            args = item.command.args
+            project = go.module(Application(self.facts, run), item)
+            module = re.search(r"^module\s+(\S+)", project.read("go.mod") or "", re.MULTILINE) if project is not None else None
+            found |= {posixpath.basename(value.rstrip("/")) for value in (option_value(args[1:], "-o"),) if value}
+            found |= {posixpath.basename(arg).removesuffix(".go") for arg in args[1:] if not arg.startswith("-")}
+            found |= {re.sub(r"/v\d+$", "", module[1]).rpartition("/")[2]} if module is not None else set()
+        for copy in self.facts.up_to(self.last, "COPY"):  # under the name that it is copied to
+            if copy.flag("from") is not None and any(posixpath.basename(w.text) in found for w in copy.words[:-1]):
+                found.add(posixpath.basename(copy.destination.rstrip("/")))
+        return frozenset(found - {"", ".", "..."})
+
+    def source(self, container: str | None) -> str | None:
+        """The path below the context of the file at a container path, also where it came by way of another stage."""
+        found = self.application.source(container)
+        if found is not None or container is None:
+            return found
+        for copy in self.facts.up_to(self.last, "COPY"):
+            flag = copy.flag("from")
+            stage = self.facts.document.stage_named(flag.value or "") if flag is not None else None
+            if stage is None or stage is self.stage:
+                continue
+            origin = Application(self.facts, stage.instructions[-1], including=True)
+            for path in _places_of(container, copy, self.facts.state(copy), self.facts.end_state(stage)):
+                if (found := origin.source(path)) is not None and self.facts.context.is_file(found):
+                    return found
+        return None
 
     def _is_local(self, name: str) -> bool:
         """Whether a program is one of node_modules, or of a global install by npm."""
@@ -238,9 +298,10 @@ class AppFacts:
 
     @cached_property
     def _everything(self) -> dict[str, str]:
-        """The source files of the image that are neither tests nor of somebody else: path and container path."""
+        """The source files of the image, and of stages that it copies from, that are neither tests nor of somebody else:
+        path and container path."""
         found: dict[str, str] = {}
-        for copy in self.application.copies:
+        for copy in (*self._copies_elsewhere, *self.application.copies):
             for file in self.facts.files_of(copy):
                 if file.endswith((".py", *node_sources.ENDINGS)) and not _NOT_SHIPPED.search(file):
                     container = copy.container_path(file)
@@ -249,10 +310,20 @@ class AppFacts:
         return found
 
     @cached_property
+    def _copies_elsewhere(self) -> tuple[Copy, ...]:
+        """What the stages copy from the build context that this one copies from."""
+        found: list[Copy] = []
+        for copy in self.facts.up_to(self.last, "COPY"):
+            flag = copy.flag("from")
+            stage = self.facts.document.stage_named(flag.value or "") if flag is not None else None
+            found += (c for s in stage.ancestry for c in self.facts.copies(s)) if stage is not None else ()
+        return tuple(dict.fromkeys(found))
+
+    @cached_property
     def _traced(self) -> tuple[dict[str, tuple[str, Reading]], bool]:
         entries = [s for s in self.started if s.how in (How.PYTHON, How.NODE)]
-        is_certain = all(s.what is not None and self.application.source(s.what) is not None for s in entries)
-        waiting = [(path, s.what) for s in entries if s.what and (path := self.application.source(s.what)) is not None]
+        is_certain = all(s.what is not None and self.source(s.what) is not None for s in entries)
+        waiting = [(path, s.what) for s in entries if s.what and (path := self.source(s.what)) is not None]
         if not is_certain or (not entries and not self._go_builds):
             waiting, is_certain = list(self._everything.items()), False
         found: dict[str, tuple[str, Reading]] = {}
@@ -285,7 +356,7 @@ class AppFacts:
         is_python = container.endswith(".py")
         for name in imports:
             for candidate in _python_files(name, here, self._workdir) if is_python else _node_files(name, here):
-                source = self.application.source(candidate)
+                source = self.source(candidate)
                 if source is not None and self.facts.context.is_file(source):
                     yield source, candidate
                     if not is_python:
@@ -401,6 +472,22 @@ def _behind(words: tuple[str, ...], path: str) -> tuple[str, ...]:
     """The arguments of a program: the words from its own file on."""
     name = posixpath.basename(path)
     return next((words[i:] for i, word in enumerate(words) if posixpath.basename(word) == name), ())
+
+
+def _places_of(container: str, copy: Instruction, state: State, origin: State) -> Iterator[str]:
+    """Where in another stage the file lies that a COPY out of it puts at `container`."""
+    destination = state.path(copy.destination)
+    for word in copy.words[:-1]:
+        source = origin.path(word.text)
+        if source is None or destination is None:
+            continue
+        if container == destination:
+            yield source
+        elif container.startswith(destination.rstrip("/") + "/"):
+            rest = container[len(destination.rstrip("/")) + 1 :]
+            yield posixpath.join(source, rest)
+            if posixpath.basename(source) == rest:
+                yield source
 
 
 def _hands_on(entrypoint: tuple[str, ...]) -> bool:

@@ -33,9 +33,9 @@ class Image:
 
     `kind` is its variant ("full" for the unsuffixed tag). `entrypoint`: "" for none, "passes" for a script that ends in `exec
     "$@"`, "other"; `start` and `command` are the words of ENTRYPOINT and CMD. `packages` are the Debian packages known to be
-    in it, `has_libraries` tells whether the common shared libraries are. `user` is the default user ("" for root), `users`
-    the unprivileged ones with their ids, `env` the variables that it sets ("" for a value that the table does not have),
-    `libc` "glibc", "musl" or "none", `manager` the package manager ("apt", "apk", "" for none). `megabytes` is the
+    in it, `buildpack` the variant of buildpack-deps that it is built on ("" for none). `user` is the default user ("" for
+    root), `users` the unprivileged ones with their ids, `env` the variables that it sets ("" for a value that the table does
+    not have), `libc` "glibc", "musl" or "none", `manager` the package manager ("apt", "apk", "" for none). `megabytes` is the
     uncompressed size.
     """
 
@@ -51,7 +51,7 @@ class Image:
     programs: frozenset[str]
     has_certificates: bool | None
     packages: frozenset[str]
-    has_libraries: bool
+    buildpack: str
     user: str
     users: Mapping[str, int]
     env: Mapping[str, str]
@@ -61,6 +61,11 @@ class Image:
     manager: str
     megabytes: float | None
     date: str
+
+    @property
+    def has_libraries(self) -> bool:
+        """Whether the common shared libraries of buildpack-deps are in it."""
+        return self.buildpack == "full"
 
     @property
     def version(self) -> str | None:
@@ -105,7 +110,7 @@ def image(reference: str) -> Image | None:
         frozenset(entry.get("programs", ())),
         None if certificates is None else kind in certificates,
         _packages(buildpack) | frozenset(entry.get("variants", {}).get(kind, {}).get("packages", ())),
-        buildpack == "full",
+        buildpack,
         "65532" if is_distroless(key) and "nonroot" in words else str(entry.get("user", "")),
         entry.get("users", {}),
         entry.get("env", {}),

@@ -92,9 +92,15 @@ def installs_by_name(command: Command) -> bool:
     """Whether a command installs packages of a registry for all projects: `npm install -g NAME`, `yarn global add NAME`."""
     plain = [arg for arg in command.args if not arg.startswith("-")]
     is_global = plain[:2] == ["global", "add"] or any(a in ("-g", "--global", "--location=global") for a in command.args)
-    named = [name for name in plain[1:] if name != "add"]
+    named = named_packages(command)
     local = any(is_path(name.partition("@")[0] or name[1:]) for name in named)
-    return command.name in ("npm", "pnpm", "yarn") and is_global and bool(named) and not local
+    return command.name in ("npm", "pnpm", "yarn", "bun") and is_global and bool(named) and not local
+
+
+def named_packages(command: Command) -> tuple[str, ...]:
+    """The packages that an install names, as they are written, with their versions."""
+    plain = [arg for arg in command.args if not arg.startswith("-")]
+    return tuple(name for name in plain[1:] if name != "add")
 
 
 def install_inputs(application: Application, placed: Placed) -> Inputs | NeedsSources | None:

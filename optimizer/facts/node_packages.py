@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.dockerfile.shell import read_script
 from optimizer.facts.manifests import Project
-from optimizer.facts.node import LIFECYCLE, LOCKS, installs_by_name, is_project_install, parse_json
-from optimizer.facts.packages import node_addon, node_package_of_program
+from optimizer.facts.node import LIFECYCLE, LOCKS, installs_by_name, is_project_install, named_packages, parse_json
+from optimizer.facts.packages import is_builder, is_plain, node_addon, node_package_of_program
 from optimizer.rewrite import Check
 
 if TYPE_CHECKING:
@@ -61,15 +61,28 @@ def install_addons(facts: Facts, application: Application, run: Instruction) -> 
 
 
 def _named_addons(facts: Facts, run: Instruction, placed: Placed) -> Iterator[tuple[Check, str]]:
-    """The packages that compile, of those that a command names: `npm install -g NAME`, `npm rebuild NAME`."""
-    if not installs_by_name(placed.command) and "rebuild" not in placed.command.args:
-        return
-    for word in placed.command.args:
-        name = word if word.startswith("@") and word.count("@") == 1 else word.rpartition("@")[0] or word
+    """What an install for all projects brings, each package that it names: `npm install -g NAME`; and `npm rebuild NAME`."""
+    if "rebuild" in placed.command.args:
+        names = [_bare(word) for word in placed.command.args if not word.startswith("-") and word != "rebuild"]
+    else:
+        names = [_bare(word) for word in named_packages(placed.command)] if installs_by_name(placed.command) else []
+    for name in names:
         addon = node_addon(name)
+        seen = facts.seen_command(run, placed.command, f"installs {name}")
         if addon is not None and not addon.get("prebuilt"):
-            seen = facts.seen_command(run, placed.command, f"installs {name}")
             yield Check(f"no package is compiled: {name} is", holds=False, evidence=(seen,)), name
+        elif addon is None and not (is_builder(name) or is_plain(name)):
+            claim = (
+                f"{name}, installed for all projects, compiles nothing and starts no program that is missing (not in our table)"
+            )
+            yield Check(claim, holds=None, evidence=(seen,)), name
+        else:
+            yield Check(f"{name} is installed without a compiler", holds=True, evidence=(seen,)), name
+
+
+def _bare(word: str) -> str:
+    """The name of a package that is named with a version: `@scope/name@1` is `@scope/name`."""
+    return word if word.startswith("@") and word.count("@") == 1 else word.rpartition("@")[0] or word
 
 
 def _addons(facts: Facts, application: Application, project: Project) -> Iterator[tuple[Check, str]]:

@@ -239,6 +239,11 @@ def is_builder(package: str) -> bool:
     return name in table("npm")["builders"] or name.startswith("@types/")
 
 
+def is_plain(package: str) -> bool:
+    """Whether an npm package is known to be JavaScript alone: it compiles nothing and runs no script when it is installed."""
+    return package in table("npm")["plain"]
+
+
 def node_programs(name: str) -> tuple[str, ...]:
     """The programs that an npm package starts at run time."""
     return tuple(table("npm")["programs"].get(name, ()))

@@ -28,6 +28,7 @@ from optimizer.facts.packages import (
     python_package,
     python_package_of_program,
     runtime_libraries,
+    table,
 )
 from optimizer.facts.python_packages import (
     Installed,
@@ -39,6 +40,7 @@ from optimizer.facts.python_packages import (
     requirements,
 )
 from optimizer.facts.started import UNREAD, How
+from optimizer.facts.supplies import supplies
 from optimizer.facts.uses import Act
 from optimizer.rewrite import Check
 
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from optimizer.facts.facts import Facts
     from optimizer.facts.images import Image
     from optimizer.facts.started import Started
+    from optimizer.facts.supplies import Supply
     from optimizer.rewrite import Evidence
 
 # Package managers and their like: what they install is looked at by itself.
@@ -82,8 +85,16 @@ _OF_THE_FULL_IMAGE = re.compile(r"/etc/ImageMagick|/usr/share/mime\b|/usr/includ
 _BRINGS_ALL = re.compile(r"(^|/)(uv|busybox|static-[\w-]+|buildx-bin|dumb-init|tini-static)(:|@|$)")
 # Programs that link others with libraries of their image.
 _LINKS = re.compile(r"^(gcc|g\+\+|cc|c\+\+|clang|make|cmake|ninja|cargo|rustc|meson|ghc|stack|swift|crystal|nim)$")
+# Words by which a package manager installs or builds when the container starts.
+_INSTALLS_LATER = frozenset({"install", "ci", "i", "add", "sync", "wheel", "download", "update", "upgrade", "rebuild"})
+# Packages whose installation registers an alternative with a manual page, and releases whose slim images have no folder for
+# one (debuerreotype#10; mended in images from 2021-08 on, which not every tag was built after).
+_WITHOUT_MANUALS = frozenset({"wheezy", "jessie", "stretch", "buster"})
+_WANTS_MANUALS = re.compile(
+    r"^(default-j(re|dk)(-headless)?|openjdk-\d+-j(re|dk)(-headless)?|postgresql(-client)?(-\d[\d.]*)?|maven|ant|tomcat\d*)$"
+)
 _OTHER_INSTALLS = re.compile(
-    r"^(gem|bundle|bundler|composer|cargo|conda|mamba|R|Rscript|cpan|cpanm|luarocks|go|mvn|gradle|dotnet)$"
+    r"^(gem|bundle|bundler|composer|cargo|conda|mamba|R|Rscript|cpan|cpanm|luarocks|go|mvn|gradle|dotnet|pipx|opam)$"
 )
 
 
@@ -111,6 +122,7 @@ class SlimNeeds:
         self.lost = lost_in_slim(base.release) - slim_packages(base.name) if base.has_libraries else frozenset[str]()
         self.missing = Missing()
         self.own = self._own_packages()
+        self.python: dict[str, Evidence] = {}
         inside = Application(facts, stage.instructions[-1], including=True)
         self.node = shipped_packages(inside, facts.end_state(stage).workdir)
 
@@ -120,8 +132,56 @@ class SlimNeeds:
             self._look_at_run(run)
         self._look_at_stages()
         self._look_at_application()
+        self._look_at_supplies()
         self._look_at_certificates()
+        self._look_at_release()
         return self.missing
+
+    def _look_at_release(self) -> None:
+        """Whether the tables, made of certain releases, speak of this one; and what slim images of old ones break."""
+        release, known = self.base.release, table("debian")["releases"]
+        if self.base.buildpack and release not in known:
+            what = f"what the full image of {release or 'that release'} has beside the slim one"
+            claim = f"{what} is known (it is for {', '.join(known)})"
+            self.missing.checks.append(Check(claim, holds=None, evidence=(self.facts.seen(self.stage.base, "is its base"),)))
+        if release in _WITHOUT_MANUALS and (name := next((n for n in self.own if _WANTS_MANUALS.match(n)), None)) is not None:
+            run = next(i for i in self.runs if i.index >= self.own[name] - 1)
+            claim = f"{name} is installed, which fails where /usr/share/man is left out, as in slim images of {release}"
+            self.missing.checks.append(Check(claim, holds=False, evidence=(self.facts.seen(run, f"installs {name}"),)))
+
+    def _look_at_supplies(self) -> None:
+        """Fonts, tables and zones that the full image brings by itself: what uses them gets them by name."""
+        for supply in supplies():
+            seen = self._use_of(supply)
+            if seen is None:
+                continue
+            packages = supply.packages.get(self.base.release or "")
+            if packages is None and self.base.has_libraries:
+                claim = f"{supply.what}: which packages hold it on {self.base.release} is known"
+                self.missing.checks.append(Check(claim, holds=None, evidence=(seen,)))
+            for package in packages or ():
+                self._needs(package, seen)
+
+    def _use_of(self, supply: Supply) -> Evidence | None:
+        """The line by which the application uses a supply; None where it does not."""
+        if (name := supply.user_among("python", self.python)) is not None:
+            return replace(self.python[name], claim=f"{name} uses {supply.what}")
+        if (name := supply.user_among("node", self.node)) is not None:
+            return self.facts.seen(self.stage.base, f"{name} uses {supply.what}")
+        if (name := supply.user_among("debian", self.own)) is not None:
+            run = next((i for i in self.runs if i.index >= self.own[name] - 1), self.stage.base)
+            return self.facts.seen(run, f"{name} uses {supply.what}")
+        application = self.facts.application(self.stage)
+        for started in application.programs:
+            if posixpath.basename(started.what or "") in supply.programs:
+                return replace(started.seen, claim=f"uses {supply.what}")
+        for run in self.runs:
+            if command := next((c for c in self.facts.commands(run) if c.name in supply.programs), None):
+                return self.facts.seen_command(run, command, f"uses {supply.what}")
+        for path, _ in application.sources:
+            if match := supply.sources.search(self.facts.context.read(path) or ""):
+                return self.facts.seen_match(path, match, f"uses {supply.what}")
+        return None
 
     def _look_at_stages(self) -> None:
         """What comes from other stages and images, packages that load libraries and programs that were linked there, and what
@@ -208,6 +268,8 @@ class SlimNeeds:
             self._look_at_command(placed, application, run)
         for check, package in install_addons(self.facts, application, run):
             self._addon(check, package)
+            if package and check.holds is True:
+                self._node_needs(package, run)
 
     def _look_at_command(self, placed: Placed, application: Application, run: Instruction) -> None:
         """What one command of the build installs, removes or compiles."""
@@ -319,6 +381,8 @@ class SlimNeeds:
             self._uncertain(requirement, run, verdict=verdict)
         everything = installed(found)
         self._python_needs(everything)
+        for package in everything.packages:
+            self.python |= dict.fromkeys([package.name], next(iter(everything.seen(package.name)), found[0].seen))
         if everything.unknown:
             names = ", ".join(everything.unknown[:3])
             self.missing.checks.append(
@@ -411,7 +475,7 @@ class SlimNeeds:
             claims.append(f"the programs that the sources start are known: those of {started.what} are not read")
         if name in _SUPERVISORS:
             claims.append("the programs that a supervisor starts are known")
-        if _OTHER_INSTALLS.match(name) or {"install", "ci"} & set(started.words[1:3]):
+        if _OTHER_INSTALLS.match(name) or _INSTALLS_LATER.intersection(started.words[1:3]):
             claims.append("nothing is installed or built when the container starts that takes a compiler")
         self.missing.checks += [Check(claim, holds=None, evidence=(seen,)) for claim in claims]
 
@@ -429,9 +493,6 @@ class SlimNeeds:
                 self._needs(package, seen)
         if any(name.partition(".")[0] in ("tkinter", "turtle") for name in application.imports):
             self._needs_tk(self.facts.seen(self.stage.base, "the sources import tkinter"))
-        if "mimetypes" in application.imports and self.base.name == "python" and "media-types" not in self.own:
-            seen = self.facts.seen(self.stage.base, "the sources import mimetypes, which reads /etc/mime.types")
-            self.missing.packages.setdefault("media-types", seen)
         if trigger := next((i for i in self.facts.up_to(self.stage.instructions[-1]) if i.keyword == "ONBUILD"), None):
             seen = self.facts.seen(trigger, "runs in images that build on this one")
             claim = "what is built on this image does without the full one"

@@ -29,7 +29,9 @@ LIST = Path(__file__).parent / "repositories.tsv"
 # A repository of ten thousand Dockerfiles must not drown the others: those that come first by the hash of their path.
 MOST_PER_REPOSITORY = 12
 _NAMES = re.compile(r"^(Dockerfile|Containerfile|Dockerfile\..+|.+\.Dockerfile)$")
-_NOT = re.compile(r"(^|/)(vendor|node_modules|\.git)/|\.(md|txt|dockerignore|sh|py|js|ts|go|yml|yaml|json|j2|tmpl|erb|orig|bak)$")
+_NOT = re.compile(
+    r"(^|/)(vendor|node_modules|\.git)/|\.(md|txt|dockerignore|sh|py|js|ts|go|yml|yaml|json|j2|tmpl|erb|orig|bak)$"
+)
 # What differs from file to file in a claim: names, paths, numbers, versions.
 _OWN = re.compile(r"`[^`]*`|\"[^\"]*\"|[\w./@+-]*[/.\d][\w./@+:-]*")
 
@@ -91,19 +93,22 @@ class Campaign:
 
     def report(self) -> str:
         applied = Counter(found.rewrite.name for found in self.found)
+        share = len(self.rewritten) / max(self.files, 1)
         lines = [
             f"{len(self.repositories)} repositories, {self.files} Dockerfiles",
-            f"{len(self.rewritten)} with a safe rewrite ({len(self.rewritten) / max(self.files, 1):.1%}), {len(self.found)} rewrites",
+            f"{len(self.rewritten)} with a safe rewrite ({share:.1%}), {len(self.found)} rewrites",
             *(f"    {count:4} {reason}" for reason, count in self.left.most_common()),
             f"{len(self.errors)} errors",
             *(f"    {error}" for error in self.errors),
             "",
             f"{'transform':24} applied held back  refused",
         ]
-        for name in sorted({*applied, *self.held_back, *self.refused}):
-            lines.append(f"{name:24} {applied[name]:7} {self.held_back[name]:9} {self.refused[name]:8}")
+        lines += [
+            f"{name:24} {applied[name]:7} {self.held_back[name]:9} {self.refused[name]:8}"
+            for name in sorted({*applied, *self.held_back, *self.refused})
+        ]
         for name, basis, rewrites in self.groups():
-            lines += ["", f"{name}  ×{len(rewrites)}  {basis}"]
+            lines += ["", f"{name}  x{len(rewrites)}  {basis}"]
             lines += [f"    {found.path}:{found.rewrite.evidence[0].at.line}  {found.rewrite.summary}" for found in rewrites]
         return "\n".join(lines)
 
