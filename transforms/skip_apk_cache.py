@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from optimizer.contract import command_entry
 from optimizer.dockerfile.shell import subcommand
+from optimizer.facts.sources import files_named
 from optimizer.facts.tools import knows_option
 from optimizer.layers import flag_after, remove_step
 from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety, decide
@@ -97,7 +98,7 @@ def _needs_index(facts: Facts, instruction: Instruction) -> bool:
     script = facts.script(instruction) if instruction.keyword != "ONBUILD" else None
     if script is None:
         text = facts.document.raw(instruction)
-        return _CALLS_APK.search(text) is not None or _runs_apk_script(facts, instruction, text.split())
+        return _CALLS_APK.search(text) is not None or any(_CALLS_APK.search(t) for t in facts.scripts_started(instruction))
     harmless = _HARMLESS | {"add"} if _is_rewritten(facts, instruction) else _HARMLESS
     if any(c.name == "apk" and subcommand(c) == "update" for c in script.commands):
         harmless |= {"add", "upgrade"}
@@ -105,7 +106,8 @@ def _needs_index(facts: Facts, instruction: Instruction) -> bool:
         is_fed = _is_cacheless(command) or _FETCHES.intersection(command.args) or subcommand(command) in harmless
         if command.name is None or (_CALLS_APK.search(str(command)) and not (command.name == "apk" and is_fed)):
             return True
-    return _runs_apk_script(facts, instruction, [w.text for c in script.commands for w in c.words if w.text])
+    texts = (text for p in facts.placed(instruction) or () for text in files_named(facts, instruction, p))
+    return any(_CALLS_APK.search(text) for text in texts)
 
 
 def _is_rewritten(facts: Facts, run: Instruction) -> bool:
@@ -116,10 +118,6 @@ def _is_rewritten(facts: Facts, run: Instruction) -> bool:
 def _is_served(facts: Facts, run: Instruction) -> bool:
     """Whether `run` keeps no index already, or keeps it on purpose."""
     return facts.deletes(run, _CACHE) or facts.is_mounted(run, _CACHE) or "/etc/apk/cache" in facts.document.source.text
-
-
-def _runs_apk_script(facts: Facts, instruction: Instruction, words: list[str]) -> bool:
-    return any(_CALLS_APK.search(text) for text in facts.scripts_started(instruction, words))
 
 
 def _update_before(facts: Facts, run: Instruction, command: Command) -> Command | None:

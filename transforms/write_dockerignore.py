@@ -2,8 +2,9 @@
 
 Why: Without one, `COPY . .` takes whatever lies in the folder: local packages for another system, caches, and a changed file
 among them runs everything again.
-Refuses: A file that is there (it is never touched), and each pattern that a COPY, a RUN or a manifest names, or that matches
-committed files. `.git` is left out only where nothing can read it, and then only as an unsafe rewrite.
+Refuses: A file that is there (it is never touched), each pattern that a COPY, a RUN or a manifest names, or that matches
+committed files, and a file that would leave out nothing of weight. `.git` is left out where nothing reads it; where that is not
+known, it is an unsafe rewrite of its own.
 Source: Docker's documentation, ".dockerignore files".
 """
 
@@ -12,52 +13,47 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from optimizer.dockerfile.document import Document
 from optimizer.dockerfile.patterns import ignoring, read_ignore_file
+from optimizer.dockerfile.scan import DockerfileError
+from optimizer.facts import Facts
+from optimizer.facts.context import DOCKERFILE
 from optimizer.facts.manifests import Application
 from optimizer.facts.node import is_project_install
+from optimizer.facts.python_packages import is_install
 from optimizer.rewrite import Check, CompanionFile, FileChange, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.dockerfile.document import Document
-    from optimizer.facts import Facts
     from optimizer.facts.copies import Copy
+    from optimizer.rewrite import Decision
 
 PATH = ".dockerignore"
 # What tools make again and nobody commits, by the manifest that says which tools are at work.
+_OF_NODE = ("**/node_modules", "**/npm-debug.log*")
+_OF_PYTHON = ("**/__pycache__", "**/*.pyc", "**/.venv", "**/venv", "**/.pytest_cache", "**/.mypy_cache")
 _JUNK = {
-    "package.json": ("**/node_modules", "**/npm-debug.log*"),
-    "requirements.txt": ("**/__pycache__", "**/*.pyc", "**/.venv", "**/.pytest_cache"),
-    "pyproject.toml": ("**/__pycache__", "**/*.pyc", "**/.venv", "**/.pytest_cache"),
-    "Pipfile": ("**/__pycache__", "**/*.pyc", "**/.venv", "**/.pytest_cache"),
+    "package.json": _OF_NODE,
+    **dict.fromkeys(("requirements.txt", "pyproject.toml", "Pipfile", "setup.py"), _OF_PYTHON),
 }
 _ALWAYS = ("**/.DS_Store", "**/.idea")
+# Lines for whose sake a file is worth having.
+_WORTH_IT = frozenset({".git", "**/node_modules", "**/__pycache__", "**/.venv"})
 _DEPTH = 2
-# What the image must make itself, if the folder's own is to be left out.
-_MADE_BY = {
-    "**/node_modules": re.compile(
-        r"\b(?:npm|pnpm|bun)\s+(?:ci|i|install)\b(?![^&|;\n]*\s(?:-g|--global)\b)|\byarn(?:\s+install|\s+--|\s*$|\s*&&)",
-        re.MULTILINE,
-    ),
-    "**/.venv": re.compile(r"\b(pip3?|uv|poetry|pipenv|pdm)\b"),
-}
-_DOCKERFILE = re.compile(r"(^|/)(Dockerfile|Containerfile)([._-][^/]*)?$|\.Dockerfile$", re.IGNORECASE)
-_VERSIONED = re.compile(
-    r"setuptools.scm|hatch.vcs|versioneer|pbr|git.describe|git.rev.parse|buildvcs|dunamai|GitVersion|\bgit\b",
-    re.IGNORECASE,
+_ENVIRONMENTS = frozenset({"**/.venv", "**/venv"})
+# What reads .git, in a build or at run time: git itself, and what asks it for a version, a date or a list of files.
+_READS_GIT = re.compile(
+    r"(?<![\w./-])\.git(?![\w.-])"
+    r"|\bgit[\"', ]+(describe|rev-parse|log|show|status|tag|branch|ls-files|rev-list|config|submodule)\b"
+    r"|\b(simple-git|isomorphic-git|nodegit|go-git|GitPython|pygit2|dulwich|setuptools[-_.]scm|hatch[-_.]vcs|versioneer"
+    r"|versioningit|dunamai|git-revision|git-rev-sync|git-commit-id|gitinfo|git_info|GitInfo|buildvcs|ReadBuildInfo|vergen"
+    r"|shadow-rs|grgit|jgit|GitVersion|MinVer|nbgv|lastUpdated|showLastUpdate\w*|@sentry/|pbr)\b|^import git\b",
+    re.MULTILINE,
 )
-_MANIFESTS = (
-    "pyproject.toml",
-    "setup.cfg",
-    "setup.py",
-    "package.json",
-    "Makefile",
-    "build.rs",
-    "go.mod",
-    ".goreleaser.yml",
-)
+# Compilers that stamp the version control's state into what they build, whether or not a source asks for it.
+_STAMPS = frozenset({"go", "dotnet", "cargo", "mvn", "gradle", "mvnw", "gradlew"})
 
 
 class WriteDockerignore:
@@ -70,15 +66,17 @@ class WriteDockerignore:
             return
         if facts.context.ignore_path is not None:
             if PATH in facts.context.files and not facts.context.is_on_disk(PATH):  # written by this run
-                yield from self._git(document, facts, broad, facts.context.files[PATH])
+                yield from self._git(facts, broad, facts.context.files[PATH])
             return
         wanted = _patterns(facts)
         if not wanted:
-            yield from self._git(document, facts, broad, "")
+            yield from self._git(facts, broad, "")
             return
-        patterns = tuple(p for p in (*wanted, *_ALWAYS) if _is_harmless(document, facts, p, copies))
+        has_git = facts.context.kind(".git") is not None
+        git = (".git",) if has_git and _git_decision(facts).safety is Safety.SAFE else ()
+        patterns = (*git, *(p for p in (*wanted, *_ALWAYS) if _is_harmless(document, facts, p, copies)))
         here = facts.seen(broad.instruction, "copies the whole folder, and there is no .dockerignore")
-        if not set(patterns) & set(wanted):
+        if _WORTH_IT.isdisjoint(patterns):
             yield Refusal(self, "everything that one would leave out is named by the Dockerfile or committed", (here,))
             return
         decision = decide(Safety.SAFE, (facts.context_check(),))
@@ -93,12 +91,12 @@ class WriteDockerignore:
             files=(CompanionFile(PATH, "".join(f"{pattern}\n" for pattern in patterns)),),
         )
 
-    def _git(self, document: Document, facts: Facts, broad: Copy, text: str) -> Iterator[Rewrite | Refusal]:
+    def _git(self, facts: Facts, broad: Copy, text: str) -> Iterator[Rewrite | Refusal]:
         """`.git` as well, on top of the `text` that this run has written."""
         if ".git\n" in text or facts.context.kind(".git") is None:
             return
         here = facts.seen(broad.instruction, "copies .git, and every commit changes it")
-        decision = decide(Safety.SAFE, _git_checks(document, facts))
+        decision = _git_decision(facts)
         if decision.failed:
             yield Refusal(self, decision.failed.claim, (here, *decision.failed.evidence))
             return
@@ -125,21 +123,38 @@ def _patterns(facts: Facts) -> tuple[str, ...]:
 def _is_harmless(document: Document, facts: Facts, pattern: str, copies: list[Copy]) -> bool:
     """Whether no COPY names what the pattern matches, no command does, and nothing that is committed matches it."""
     word = pattern.removeprefix("**/").strip("*")
-    texts = [*_others(facts), "\n".join(document.raw(i) for i in document.instructions)]
-    if pattern in _MADE_BY and not all(_MADE_BY[pattern].search(text) for text in texts):
+    others = [facts, *_others(facts)]
+    if pattern == "**/node_modules" and not (all(map(_installs_node, others)) and _installs_everywhere(facts)):
         return False  # they may be made outside and copied in
-    if pattern == "**/node_modules" and not _installs_everywhere(facts):
+    if pattern in _ENVIRONMENTS and not all(map(_installs_python, others)):
         return False
     patterns = read_ignore_file(pattern)
     for copy in copies:
         if any(word.strip("/.") in source for source in copy.sources if word.strip("/.")):
             return False
-    if any(word in text.replace("node_modules/.bin", "") for text in texts):
+    texts = ["\n".join(document.raw(i) for i in document.instructions)]
+    texts += [other.document.source.text for other in others[1:]]
+    if any(_names(text.replace("node_modules/.bin", ""), word) for text in texts):
         return False
     matched = [path for path in facts.context.walk("") if ignoring(patterns, path) is not None]
     if not matched:
         return True
     return facts.context.is_git_ignored(matched)
+
+
+def _names(text: str, word: str) -> bool:
+    """Whether a text names a file or folder; `venv` is a word of commands, too (`python -m venv`), and a folder elsewhere."""
+    if word == "venv":
+        return re.search(r"(?<![\w./-])(\./)?venv/|COPY\s+venv\b", text) is not None
+    return word in text
+
+
+def _installs_node(facts: Facts) -> bool:
+    return any(is_project_install(placed) for run in facts.runs for placed in facts.placed(run) or ())
+
+
+def _installs_python(facts: Facts) -> bool:
+    return any(is_install(placed) for run in facts.runs for placed in facts.placed(run) or ())
 
 
 def _installs_everywhere(facts: Facts) -> bool:
@@ -156,18 +171,48 @@ def _installs_everywhere(facts: Facts) -> bool:
     return all(any(folder == top or folder.startswith(f"{top}/" if top else "") for top in installed) for folder in folders)
 
 
-def _others(facts: Facts) -> list[str]:
-    """The texts of the other Dockerfiles of the context: one .dockerignore is for all of them."""
-    paths = (path for path in facts.context.walk() if path != facts.context.dockerfile)
-    return [facts.context.read(path) or "" for path in paths if _DOCKERFILE.search(path)]
+def _others(facts: Facts) -> list[Facts]:
+    """The facts about the other Dockerfiles of the context: one .dockerignore is for all of them."""
+    found = []
+    for path in facts.context.walk():
+        text = facts.context.read(path) if path != facts.context.dockerfile and DOCKERFILE.search(path) else None
+        if text is not None:
+            try:
+                document = Document.parse(text.encode("utf-8", "surrogateescape"), path)
+            except DockerfileError:
+                continue  # what cannot be read builds nothing
+            found.append(Facts(document, facts.context))
+    return found
 
 
-def _git_checks(document: Document, facts: Facts) -> Iterator[Check]:
-    if _VERSIONED.search("\n".join(document.raw(i) for i in document.instructions if i.keyword != "FROM")):
-        yield Check("the Dockerfile uses git", holds=False)
-    for path in _MANIFESTS:
-        text = facts.context.read(path)
-        if text is not None and (match := _VERSIONED.search(text)):
-            seen = facts.seen_match(path, match, "names it")
-            yield Check(f"{path} takes the version from git", holds=False, evidence=(seen,))
-    yield Check("neither the build nor the application reads .git", holds=None)
+def _git_decision(facts: Facts) -> Decision:
+    return decide(Safety.SAFE, _git_checks(facts))
+
+
+def _git_checks(facts: Facts) -> Iterator[Check]:
+    """Whether something reads .git: a command of a Dockerfile, a source, a manifest, or a compiler that stamps."""
+    yield facts.context_check()
+    for other in (facts, *_others(facts)):
+        for instruction in other.document.instructions:
+            if instruction.keyword != "FROM" and (match := _READS_GIT.search(other.document.raw(instruction))) is not None:
+                seen = other.seen(instruction, f"names {match[0].strip()}")
+                yield Check("the Dockerfile uses git", holds=False, evidence=(seen,))
+        commands = ((run, command) for run in other.runs for command in other.commands(run))
+        stamping = next(((run, c) for run, c in commands if c.name in _STAMPS), None)
+        if stamping is not None:
+            seen = other.seen_command(*stamping, "may stamp the commit into what it builds")
+            yield Check(f"`{stamping[1].name}` stamps no commit that is used", holds=None, evidence=(seen,))
+    mentioned = facts.context.mentions(_READS_GIT)
+    claim = "no file of the build context reads .git, or asks git for anything"
+    if isinstance(mentioned, bool):
+        yield Check(claim, holds=None if mentioned else True)
+        return
+    path, line = mentioned
+    seen = facts.seen_in(path, "speaks of git", line=line)
+    if path.rpartition("/")[2] in _MANIFESTS:
+        yield Check(f"{path} takes the version from git", holds=False, evidence=(seen,))
+    else:
+        yield Check(claim, holds=None, evidence=(seen,))
+
+
+_MANIFESTS = frozenset("""pyproject.toml setup.cfg setup.py package.json Makefile build.rs go.mod .goreleaser.yml""".split())

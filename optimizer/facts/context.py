@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import stat
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING
 from optimizer.dockerfile.patterns import Pattern, clean, has_wildcard, ignoring, matches, read_ignore_file
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 8 << 20
 MAX_FILES = 50_000
 MAX_READ_FILES, MAX_READ_BYTES = 2_000, 8 << 20
+MAX_NEIGHBOURS = 200
+DOCKERFILE = re.compile(r"(^|/)(Dockerfile|Containerfile)([._-][^/]*)?$|\.Dockerfile$", re.IGNORECASE)
 _OVERLAY_STAT = "file"
 
 
@@ -48,6 +50,7 @@ class BuildContext:
     _cache: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
     _readings: dict[object, Reading] = field(default_factory=dict, compare=False, repr=False)
     _mentions: dict[re.Pattern[str], tuple[str, int] | bool] = field(default_factory=dict, compare=False, repr=False)
+    _neighbours: list[tuple[tuple[str, str], ...]] = field(default_factory=lambda: [()], compare=False, repr=False)
 
     @property
     def is_known(self) -> bool:
@@ -151,6 +154,34 @@ class BuildContext:
             if text is not None and (match := pattern.search(text)) is not None:
                 return path, text.count("\n", 0, match.start()) + 1
         return False
+
+    def neighbours(self) -> tuple[tuple[str, str], ...]:
+        """The other Dockerfiles of the build context, and those in the folders beside it in the same repository: their paths as
+        the user would type them, and their texts."""
+        if self._neighbours == [()]:
+            self._neighbours[0] = tuple(self._read_neighbours())
+        return self._neighbours[0]
+
+    def _read_neighbours(self) -> Iterator[tuple[str, str]]:
+        for path in self.walk():
+            if path != self.dockerfile and DOCKERFILE.search(path) and (text := self.read(path)) is not None:
+                yield self.shown(path), text
+        root = self.root
+        above = root.parent if root is not None else None
+        if above is None or not any((folder / ".git").exists() for folder in (above, *above.parents[:3])):
+            return
+        beside = (p for p in above.glob("*/*") if DOCKERFILE.search(p.name) and p.parent != root and not p.is_symlink())
+        for place in sorted(beside)[:MAX_NEIGHBOURS]:
+            if place.is_file() and place.stat().st_size <= MAX_BYTES:
+                shown = posixpath.join(self.shown_as, "..", place.relative_to(above).as_posix())
+                yield shown, place.read_text("utf-8", "replace")
+
+    def names_of_image(self) -> frozenset[str]:
+        """What the image may be called: as the folder of the Dockerfile, and those above it in the context."""
+        if self.root is None:
+            return frozenset()
+        folders = posixpath.dirname(self.dockerfile or "").split("/")
+        return frozenset(name.lower() for name in (self.root.name, *folders) if name)
 
     def has_files(self, path: str) -> bool:
         """Whether the builder gets any file below `path`."""

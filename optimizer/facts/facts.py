@@ -270,9 +270,9 @@ class Facts:
         later += [i for s in self.document.stages if s is not stage and stage in s.ancestry for i in s.body]
         return tuple(later)
 
-    def scripts_started(self, instruction: Instruction, words: Iterable[str]) -> Iterator[str]:
-        """The texts of the scripts of the build context that are among `words`, the words of `instruction`."""
-        for word in words:
+    def scripts_started(self, instruction: Instruction) -> Iterator[str]:
+        """The texts of the files of the build context that an instruction which cannot be read as a script names."""
+        for word in self.document.raw(instruction).split():
             path = self.state(instruction).path(word.strip("\"',[]")) if "/" in word or word.endswith(".sh") else None
             for copy in self.copies_before(instruction) if path else ():
                 source = copy.locate(path) if path else None
@@ -338,6 +338,10 @@ class Facts:
     def seen_match(self, path: str, match: re.Match[str], claim: str) -> Evidence:
         """The line of a file of the build context that a pattern was found in, and what it says."""
         return self.seen_in(path, claim, line=match.string.count("\n", 0, match.start()) + 1)
+
+    def seen_at(self, path: str, line: int, claim: str) -> Evidence:
+        """A line of a file that is named as the user would type it, and what it says."""
+        return Evidence(Location(path, line), claim)
 
     def seen_in(self, path: str, claim: str, *, line: int = 1, excerpt: str = "") -> Evidence:
         """A line of a file of the build context, and what it says."""

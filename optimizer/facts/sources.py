@@ -14,8 +14,12 @@ from optimizer.facts.commands import PACKAGE_FILE, expand_braces, option_value
 from optimizer.facts.installs import installs_by_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.shell import Command
     from optimizer.facts.commands import Placed
+    from optimizer.facts.facts import Facts
 
 # Programs that read no file but those that they are told to; how they are told is in `_file_arguments`.
 _SILENT = frozenset("echo printf true : set export type which hash whoami id date uname locale-gen update-locale cd".split())
@@ -99,6 +103,17 @@ def _file_arguments(command: Command) -> list[str] | None:
     if name == "corepack":
         return [] if plain[:1] == ["enable"] or any("@" in arg for arg in plain) else None
     return [] if name in ("update-ca-certificates", "rustup", "ldconfig", "update-alternatives") else None
+
+
+def files_named(facts: Facts, instruction: Instruction, p: Placed) -> Iterator[str]:
+    """The texts of the files of the build context that a command of `instruction` names, its program among them."""
+    for word in (p.command.words[p.command.head].text if p.command.words else None, *p.command.args):
+        path = p.path(word) if word and not word.startswith("-") else None
+        for copy in facts.copies_before(instruction) if path is not None else ():
+            source = copy.locate(path or "")
+            text = facts.context.read(source) if source is not None else None
+            if text is not None:
+                yield text
 
 
 def _remote_name(arguments: list[str]) -> str:
