@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from optimizer.contract import command_entry
 from optimizer.facts.commands import AptInstall, apt_install, apt_package_index
+from optimizer.facts.images import release_in_tag
 from optimizer.facts.packages import table
 from optimizer.layers import insert_words
 from optimizer.rewrite import Aspect, Change, Check, FileChange, Refusal, Rewrite, Safety, decide
@@ -44,11 +45,12 @@ _COMES_WITH = {
 _INERT = re.compile(
     r"^(manpages.*|.*-doc|.*-docs|.*-locales?|.*-i18n|.*-l10n|publicsuffix|bash-completion|man-db|info"
     r"|libalgorithm-.*-perl|libfile-fcntllock-perl|liblocale-gettext-perl|javascript-common|fonts-lato|libc-devtools"
-    r"|libgdbm-compat4|xdg-user-dirs|shared-mime-info|libglib2\.0-data|libgpm2|linux-sysctl-defaults|gpg-wks-.*"
+    r"|libgdbm-compat4|xdg-user-dirs|libglib2\.0-data|libgpm2|linux-sysctl-defaults|gpg-wks-.*"
     r"|libx11-data|libgpg-error-l10n|systemd-timesyncd|libpng-tools|libjs-.*|readme.*)$"
 )
 # What would mention these, if anything used them.
 _SIGNS = {
+    "shared-mime-info": ("the database of MIME types", r"/usr/share/mime\b|\bxdg-mime\b|\bmimemagic\b|\bxdg\.Mime\b"),
     "less": ("less or PAGER", r"\bless\b|\bPAGER\b"),
     "libldap-common": ("LDAP", r"(?i)ldap"),
     "libsasl2-modules": ("SASL, LDAP, Kafka, memcached or Postfix", r"(?i)sasl|ldap|kafka|memcache|postfix|svn\+ssh"),
@@ -57,7 +59,7 @@ _SIGNS = {
     "xdg-utils": ("xdg-open", r"\bxdg-"),
 }
 _LIBRARY = re.compile(
-    r"^lib(?!.*-(bin|extra|modules?|dev|common|data|perl|tools|plugin.*)$)[a-z0-9.+-]*\d[a-z0-9.+-]*$|^fontconfig-config$|^fonts-dejavu.*$"
+    r"^lib(?!.*-(bin|extra|modules?|dev|common|data|perl|tools|plugin.*)$)[a-z0-9.+-]*\d[a-z0-9.+-]*$|^fontconfig-config$|^fonts-dejavu-(core|mono)$"
 )
 _FOREIGN = re.compile(r"sources\.list|add-apt-repository|\|\s*(sudo\s+)?(-E\s+)?(ba)?sh\b|\.deb\b|apt-key|/apt/keyrings")
 
@@ -90,11 +92,12 @@ class SkipAptRecommends:
             return
         stage = document.stage_of(run)
         present = _present(facts, stage, run, install)
-        kept = _kept(install, present)
+        release = _release(facts, stage)
+        kept = _kept(install, present, release)
         decision = decide(Safety.SAFE, _checks(facts, stage, run, install, present | set(kept)))
         index = apt_package_index(command)
         edits, text = insert_words(facts, run, command, index, (_FLAG,), kept)
-        names = f"; {' and '.join(kept)}, which {_asker(install, kept)} recommends, stays by name" if kept else ""
+        names = f"; {' and '.join(kept)}, which {_asker(install, kept, release)} recommends, stays by name" if kept else ""
         yield Rewrite(
             self,
             summary=f"without recommended packages{names}",
@@ -113,10 +116,18 @@ def _table() -> dict[str, dict[str, list[str]]]:
     return {release: packages for release, packages in table("apt_recommends").items() if isinstance(packages, dict)}
 
 
-def _lost(name: str) -> frozenset[str] | None:
-    """What `name` recommends, directly or not, in any release that the table knows; None for a package not in it."""
-    known = [release[name] for release in _table().values() if name in release]
+def _lost(name: str, release: str | None) -> frozenset[str] | None:
+    """What `name` recommends in a release, directly or not; None for a package that the table does not have there. In a release
+    that the table does not have, what it recommends in any other stands in for that: a check says so."""
+    tables = [_table()[release]] if release in _table() else list(_table().values())
+    known = [packages[name] for packages in tables if name in packages]
     return frozenset(package for packages in known for package in packages) if known else None
+
+
+def _release(facts: Facts, stage: Stage) -> str | None:
+    """The release of Debian or Ubuntu that a stage stands on, by its base or by the tag of an image that is not known."""
+    base = facts.image(stage)
+    return base.release if base is not None else release_in_tag((facts.reference(stage) or "").rpartition(":")[2])
 
 
 def _policy(document: Document, facts: Facts, run: Instruction) -> Instruction | None:
@@ -138,33 +149,34 @@ def _present(facts: Facts, stage: Stage, run: Instruction, install: AptInstall) 
             if other is None or (earlier is run and command.span >= install.command.span):
                 continue
             present |= set(other.packages)
-            if "ca-certificates" in {p for name in other.packages for p in _lost(name) or ()} and not other.skips_recommends:
+            lost = {p for name in other.packages for p in _lost(name, _release(facts, stage)) or ()}
+            if "ca-certificates" in lost and not other.skips_recommends:
                 present.add("ca-certificates")  # recommended there, or kept by name
     if base is not None and base.has_certificates:
         present.add("ca-certificates")
     return present
 
 
-def _kept(install: AptInstall, present: set[str]) -> tuple[str, ...]:
+def _kept(install: AptInstall, present: set[str], release: str | None) -> tuple[str, ...]:
     """Recommended packages to name, so that they are installed all the same."""
-    lost = {package for name in install.packages for package in _lost(name) or ()}
+    lost = {package for name in install.packages for package in _lost(name, release) or ()}
     found = (name for name, asker in _KEPT.items() if asker is None or asker in install.packages)
     return tuple(name for name in found if name in lost and name not in present)
 
 
 def _checks(facts: Facts, stage: Stage, run: Instruction, install: AptInstall, present: set[str]) -> Iterator[Check]:
     base = facts.image(stage)
-    is_debian = base is not None and base.distribution == "debian"
-    is_known = is_debian and base is not None and base.release in _table()
-    yield Check("the base is a Debian, whose recommendations are known", holds=is_known or None)
+    release = _release(facts, stage)
+    claim = f"what packages of {release or 'this base'} recommend is known (it is for {', '.join(_table())})"
+    yield Check(claim, holds=release in _table() or None)
     yield Check("the list of packages holds no variable", holds=install.is_complete or None)
     if foreign := _foreign_source(facts, run):
         seen = facts.seen(foreign, "may add another source of packages")
-        yield Check("the packages come from Debian itself", holds=None, evidence=(seen,))
+        yield Check("the packages come from the distribution itself", holds=None, evidence=(seen,))
     there = present | {p for name in present for p in _COMES_WITH.get(name, ())}
     signs: dict[tuple[str, str], None] = {}
     for name in install.packages:
-        lost = _lost(name)
+        lost = _lost(name, release)
         if lost is None:
             yield Check(f"{name} recommends nothing that is needed (it is not in our table)", holds=None)
             continue
@@ -192,5 +204,5 @@ def _listed(names: list[str]) -> str:
     return ", ".join(shown[:4]) + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")
 
 
-def _asker(install: AptInstall, kept: tuple[str, ...]) -> str:
-    return next(name for name in install.packages if set(kept) & (_lost(name) or frozenset()))
+def _asker(install: AptInstall, kept: tuple[str, ...], release: str | None) -> str:
+    return next(name for name in install.packages if set(kept) & (_lost(name, release) or frozenset()))
