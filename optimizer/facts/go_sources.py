@@ -35,6 +35,7 @@ _WRITES = {
 }  # fmt: skip
 # What opens files by names that are nowhere in the source: a reader of settings, a directory of migrations.
 _SEARCHING = frozenset({"viper.SetConfigName", "viper.ReadInConfig", "migrate.New", "packr.New"})
+_ASKS = frozenset({"user.Lookup", "user.LookupGroup", "user.LookupId", "user.LookupGroupId"})
 _PATH = re.compile(r"[\"`](?:file:(?://)?)?\.{0,2}/?\w[\w./ -]{1,120}(?:\?[\w=&]*)?[\"`]")
 _MAX_DEPTH = 20
 Calls = dict[str, list[tuple["_File", list["Node"]]]]
@@ -136,6 +137,8 @@ class _File:
             if program is not None and program.rpartition("/")[2] in ("sh", "bash"):
                 yield Act.SHELL, None
                 yield Act.STARTS, None
+        elif name in _ASKS:
+            yield Act.ASKS, self.text(arguments[0]) if arguments else None
         elif name in _SEARCHING:
             yield Act.READS, None
         elif name == "os.OpenFile" and re.search(r"O_(CREATE|WRONLY|RDWR|APPEND)", text_of(call)):

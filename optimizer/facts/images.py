@@ -291,7 +291,8 @@ def newest_minor(name: str) -> str | None:
 
 def architectures(name: str, kind: str) -> tuple[str, ...] | None:
     """What a variant of an image is published for, such as "amd64"; None where that is not known."""
-    known = table().get(name, {}).get("architectures", {}).get(kind)
+    found = _entry(name)
+    known = found[1].get("architectures", {}).get(kind) if found is not None else None
     return None if known is None else tuple(known)
 
 
@@ -311,6 +312,14 @@ def split(reference: str) -> tuple[str, str]:
     if not colon or "/" in tag:
         return name, "latest"
     return head, tag
+
+
+def distroless(kind: str) -> str:
+    """The distroless image of a kind ("static", "base", "nodejs24") with the release of Debian in its name: the name without
+    one moves on to the next release by itself. Another tag than those that move does not exist."""
+    name = f"{DISTROLESS}{kind}"
+    endings = table().get(name, {}).get("endings", [])
+    return f"{name}-{endings[0]}" if endings else name
 
 
 def is_distroless(reference: str) -> bool:

@@ -22,14 +22,15 @@ class Act(Enum):
     WRITES = "writes a file"
     LISTENS = "listens on a port"
     LOADS = "loads a shared library"
+    ASKS = "looks up a user or a group"
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
     """One line that acts on what is outside of the program.
 
-    `what` is the program, the container path, the port, or the library as it is named. A path that ends in `*` is known only
-    up to there; None: nothing of it is known before the program runs.
+    `what` is the program, the container path, the port, the library or the user as it is named. A path that ends in `*` is
+    known only up to there; None: nothing of it is known before the program runs.
     """
 
     act: Act

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from optimizer.dockerfile.edit import Edit, Span
 from optimizer.facts import go, go_sources
 from optimizer.facts.commands import apt_install, is_apt
-from optimizer.facts.images import DISTROLESS, architectures
+from optimizer.facts.images import architectures, distroless, glibc, image
 from optimizer.facts.packages import (
     base_programs,
     go_programs,
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 BASES = frozenset({"golang"})
 BEST = Safety.SAFE
 UNPROVEN: tuple[str, ...] = ()
-STATIC, DYNAMIC = f"{DISTROLESS}static", f"{DISTROLESS}base"
+STATIC, DYNAMIC = distroless("static"), distroless("base")
+# Who is in /etc/passwd of the distroless images; a number is looked up there, too.
+_IN_DISTROLESS = frozenset({"root", "nobody", "nonroot", "0", "65532", "65534"})
 # Variables that only the go command and apt read.
 _BUILD_ONLY = frozenset(
     """CGO_ENABLED GOOS GOARCH GOARM GOAMD64 GOFLAGS GOPROXY GOPRIVATE GONOSUMDB GONOSUMCHECK GOSUMDB GONOPROXY GO111MODULE
@@ -190,6 +192,8 @@ class _Go(Strategy):
         if isinstance(choice, Obstacle):
             return choice
         runtime, decided = choice
+        if (person := self._unknown_person(uses, runtime)) is not None:
+            return person
         temporary = next((u for u in uses if u.act is Act.WRITES and (u.what or "").startswith("/tmp")), None)  # noqa: S108
         if runtime == "scratch" and temporary is not None:
             seen = self.app.seen(temporary, "writes there")
@@ -204,6 +208,7 @@ class _Go(Strategy):
         )
         result.checks.append(Check("what the program links is known", holds=linked.is_static or None, evidence=linked.seen))
         result.checks += self._other_packages(programs)
+        result.checks += [check] if (check := self._older_library(linked, runtime)) is not None else []
         if (probe := self._probe()) is not None:
             result.checks.append(probe)
         if linked.sets_cgo:
@@ -253,6 +258,27 @@ class _Go(Strategy):
         runtime = "scratch" if choice == "scratch" else "alpine:3.23"
         return runtime, f"--base {choice} asks for it; it is compiled and needs no shell"
 
+    def _unknown_person(self, uses: tuple[Use, ...], runtime: str) -> Obstacle | None:
+        """A user or group that the program looks up by name, and that the runtime image does not have."""
+        if runtime not in (STATIC, DYNAMIC):
+            return None  # Debian's own users are in Debian's images, and an empty image gets the builder's
+        for use in uses:
+            if use.act is Act.ASKS and use.what not in _IN_DISTROLESS:
+                who = use.what or "one that is only known when it runs"
+                seen = self.app.seen(use, "looks it up")
+                return Obstacle(f"it looks up the user or group {who}, which the runtime image does not have", (seen,))
+        return None
+
+    def _older_library(self, linked: Linking, runtime: str) -> Check | None:
+        """Whether the C library of the runtime image is as new as the builder's; None for a program without one."""
+        base, new = self.facts.image(self.stage), image(runtime)
+        if linked.is_static or base is None or new is None:
+            return None
+        own, other = glibc(base), glibc(new)
+        claim = f"the C library of {runtime} is as new as the builder's"
+        known = own is not None and other is not None
+        return Check(claim, holds=_numbers(other or "") >= _numbers(own or "") if known else None, evidence=linked.seen)
+
     def _other_packages(self, programs: dict[str, Evidence]) -> Iterator[Check]:
         """Packages that are installed and hold neither build tools nor programs: fonts, data, libraries."""
         for run, placed in self.commands():
@@ -299,3 +325,7 @@ class _Go(Strategy):
                 names |= set(libraries or ())
             result.first.insert(0, self.apt_line(names))
             result.evidence += list(programs.values())
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())

@@ -67,11 +67,22 @@ class Files:
                     everything = True
                     seen = self.stage.app.seen(use, "names a file only when it runs: all but the sources is kept")
                     self.checks.append(Check("the files that it reads are known", holds=None, evidence=(seen,)))
+            elif use.act is Act.READS and self._is_whole(use.what):
+                if not everything:
+                    everything = True
+                    seen = self.stage.app.seen(use, "reads the working folder as a whole: all but the sources is kept")
+                    claim = "which files of the working folder it reads or serves is known: it opens the folder itself"
+                    self.checks.append(Check(claim, holds=None, evidence=(seen,)))
             elif not THERE_ALWAYS.match(use.what) and not use.what.startswith("~"):
                 is_open = ANYTHING in use.what or "*" in use.what
                 wanted[folder(use.what) if is_open or use.act is Act.WRITES else use.what] = None
         wanted.pop(self.stage.workdir or "/", None)
         return tuple(wanted), everything
+
+    def _is_whole(self, path: str) -> bool:
+        """Whether a path that is read is the working folder, or holds it."""
+        workdir = self.stage.workdir
+        return workdir is not None and f"{workdir.rstrip('/')}/".startswith(f"{path.rstrip('/')}/")
 
     def _is_outside(self, copy: Copy) -> bool:
         """Whether a copy goes to a place of its own, where nothing of the build lies."""

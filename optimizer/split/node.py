@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from optimizer.contract import entries, exec_entry
-from optimizer.facts.images import DISTROLESS, image, is_distroless, variant
+from optimizer.facts.images import DISTROLESS, distroless, image, is_distroless, variant
 from optimizer.facts.manifests import Application, Project
 from optimizer.facts.node import is_berry, is_project_install, parse_json
 from optimizer.facts.node_packages import dependencies, development_in_scripts, development_use
@@ -246,21 +246,21 @@ class _Node(Strategy):
         """What the runtime stage copies: files of the context, the production dependencies, and what the build made."""
         yield from (line for _, line in self._files(outputs))
         stage, folder = (self.deps if outputs else self.builder), install.project.container
-        yield from_stage(stage, f"{folder}/node_modules", "./node_modules")
+        yield from_stage(stage, posixpath.join(folder, "node_modules"), "./node_modules")
         yield from (from_stage(self.builder, posixpath.join(folder, out), f"./{out}") for out in outputs)
 
     def _runtime(self) -> tuple[str, str] | Obstacle:
         """The base of the runtime stage, and the question that settled it."""
         base, choice = self.facts.image(self.stage), self.facts.base_choice
         assert base is not None
-        distroless = self._distroless(base)
-        if choice == "distroless" or (choice == "auto" and base.release == "trixie" and isinstance(distroless, str)):
-            if isinstance(distroless, Obstacle):
-                return distroless
-            return distroless, "nothing but node is started, and no shell: a distroless image of the same Node does"
+        bare = self._distroless(base)
+        if choice == "distroless" or (choice == "auto" and base.release == "trixie" and isinstance(bare, str)):
+            if isinstance(bare, Obstacle):
+                return bare
+            return bare, "nothing but node is started, and no shell: a distroless image of the same Node does"
         reference, _ = variant(self.stage.image, "slim")
         if reference and image(reference) is not None and base.kind == "full":
-            needs = "--base slim" if choice == "slim" else self._why_not_distroless(base, distroless)
+            needs = "--base slim" if choice == "slim" else self._why_not_distroless(base, bare)
             return reference, f"it is built here; the start command needs production dependencies alone; {needs}"
         return self.stage.image, "it is built here, and the start command needs production dependencies alone"
 
@@ -273,9 +273,9 @@ class _Node(Strategy):
             result.instead[command.index] = Line(f"CMD {text}", Aspect.CMD, (exec_entry(words[1:]),))
         result.implies = frozenset({Aspect.ENTRYPOINT, Aspect.ENV})
 
-    def _why_not_distroless(self, base: Image, distroless: str | Obstacle) -> str:
-        if isinstance(distroless, Obstacle):
-            return f"not distroless, since {distroless.reason}"
+    def _why_not_distroless(self, base: Image, bare: str | Obstacle) -> str:
+        if isinstance(bare, Obstacle):
+            return f"not distroless, since {bare.reason}"
         return f"not distroless, which is Debian 13, while this Node is on {base.release or 'another release'}"
 
     def _distroless(self, base: Image) -> str | Obstacle:
@@ -312,7 +312,7 @@ class _Node(Strategy):
         check = self.stage.last("HEALTHCHECK")
         if check is not None and check.value.strip().upper() != "NONE":
             return Obstacle("node is not on the PATH of a health check there", (self.facts.seen(check, "is the health check"),))
-        return f"{name}-debian13"
+        return distroless(f"nodejs{major}")
 
     def _carry_over(self, fates: dict[int, Fate]) -> None:
         """COPYs to places outside of the working directory go along as they are."""
