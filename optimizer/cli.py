@@ -126,6 +126,7 @@ def fix(  # noqa: PLR0913 - one parameter an option, as typer wants it
     _expect_one_of("--format", output_format, "text", "json")
     _expect_one_of("--color", color, "auto", "always", "never")
     chosen["unsafe"] = unsafe or verify or None
+    chosen["proof"] = verify or None
     results = []
     many = _Progress(is_quiet=quiet)
     found = _results(paths or ["."], stdin_filename, chosen, many)
@@ -178,7 +179,7 @@ def verify(
     _expect_one_of("--color", color, "auto", "always", "never")
     if paths == ["-"]:
         raise _fail("verify builds in a folder: it takes files, not standard input")
-    chosen["unsafe"] = True
+    chosen["unsafe"] = chosen["proof"] = True
     many = _Progress(is_quiet=True)
     results = list(_results(paths or ["."], "Dockerfile", chosen, many))
     proofs: list[tuple[Proof, FileResult]] = []

@@ -161,7 +161,7 @@ class _Run:
                 continue
             elif (found := objection(facts, proposal)) is not None:
                 refused.append(Refusal(transform, *found))
-            elif proposal.safety >= (Safety.UNSAFE if self.settings.unsafe else Safety.SAFE):
+            elif self._is_wanted(proposal):
                 admissible.append(proposal)
             else:
                 held.append(proposal)
@@ -173,6 +173,11 @@ class _Run:
         self.held_back += held
         self.refused += refused
         return False
+
+    def _is_wanted(self, rewrite: Rewrite) -> bool:
+        """Whether the settings ask for rewrites of that tier."""
+        is_sure_enough = rewrite.safety >= (Safety.UNSAFE if self.settings.unsafe else Safety.SAFE)
+        return is_sure_enough and (self.settings.proof or not rewrite.only_proven)
 
     def _commit(self, batch: list[Rewrite], facts: Facts) -> bool:
         """Apply a batch, or, where it breaks the contract, its rewrites one by one without the guilty."""

@@ -130,7 +130,8 @@ class Rewrite:
     """A change to make, why, and what it rests on.
 
     `unknown` are the claims that could not be settled, `held` those that were checked and held, `changes` what differs in the
-    contract, `implies` the aspects of the image that change with its base, without an instruction of their own. Raises
+    contract, `implies` the aspects of the image that change with its base, without an instruction of their own; `only_proven`:
+    what is unknown breaks the image when it is wrong, so that it is written with proof alone. Raises
     ValueError without evidence or without anything to do: such a rewrite is a bug.
     """
 
@@ -146,6 +147,7 @@ class Rewrite:
     held: tuple[str, ...] = ()
     files: tuple[CompanionFile, ...] = ()
     implies: frozenset[Aspect] = frozenset()
+    only_proven: bool = False
 
     def __post_init__(self) -> None:
         if not self.evidence:

@@ -54,7 +54,8 @@ class Verify:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The choices for one run. `select` empty means every transform; `target` is the stage that is built (default: last);
-    `base` is one of BASES; `verify` says how to verify."""
+    `base` is one of BASES; `verify` says how to verify. `proof`: what is rewritten is built, run and compared before it counts,
+    so that rewrites are made that only proof can settle; no file sets it."""
 
     unsafe: bool = False
     select: tuple[str, ...] = ()
@@ -63,6 +64,7 @@ class Settings:
     context: str | None = None
     base: str = "auto"
     verify: Verify = Verify()
+    proof: bool = False
 
     def wants(self, name: str) -> bool:
         """Whether the transform called `name` is to run."""
@@ -76,7 +78,7 @@ _KINDS: dict[str, type] = {
     **dict.fromkeys(("select", "ignore", "http", "env", "build_args"), tuple),
 }
 _EXPECTED = {bool: "true or false", str: "a string", tuple: "a list of strings", float: "a number of seconds"}
-KEYS = tuple(field.name for field in dataclasses.fields(Settings))
+KEYS = tuple(field.name for field in dataclasses.fields(Settings) if field.name != "proof")
 VERIFY_KEYS = tuple(field.name for field in dataclasses.fields(Verify))
 
 

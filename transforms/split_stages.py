@@ -80,4 +80,5 @@ class SplitStages:
             unknown=(*decision.unknown, *strategy.UNPROVEN),
             held=decision.held,
             implies=found.implies,
+            only_proven=found.only_proven,
         )

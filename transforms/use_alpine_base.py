@@ -43,9 +43,6 @@ _OF_DEBIAN = re.compile(
     r"|\bdate [^|;&\n]*(-d|--date|%N)|\bhostname -[iI]\b|\bfind [^|;&\n]*-(printf|regextype)\b|\bxargs [^|;&\n]*-[da]\b"
     r"|\bsed [^|;&\n]*-[a-z]*[zs]\b|\bgrep [^|;&\n]*-[A-Za-z]*P"
 )
-_SYSTEM_USER = re.compile(
-    r"\b(?:useradd|adduser)\b[^&|;\n]*(?:-r|--system)\b[^&|;\n]*?\s([a-z]\w*)\s*(?=&&|;|\\|$)", re.MULTILINE
-)
 _BASH_ELSEWHERE = re.compile(r"\bbash\b")
 _SCRIPTS = re.compile(r"\.(sh|bash|py)$|(^|/)(package\.json|[^./]+)$")
 # Folders whose files no C library has a part in.
@@ -208,11 +205,10 @@ def _debian_words(facts: Facts) -> Iterator[Check]:
     """Words that only Debian knows, in the Dockerfile, in what it copies, and in probes of Kubernetes beside it."""
     assert facts.target is not None
     for instruction in facts.up_to(facts.target.instructions[-1]):
-        if match := _OF_DEBIAN.search(facts.document.raw(instruction)):
+        if match := _OF_DEBIAN.search(_said(facts, instruction)):
             seen = facts.seen(instruction, f"names {match[0]}")
             yield Check(f"`{match[0][:40]}` is not known to work on Alpine", holds=False, evidence=(seen,))
-    text = facts.document.source.text
-    own = next((n for n in _SYSTEM_USER.findall(text) if re.search(rf"\b{re.escape(n)}:{re.escape(n)}\b", text)), None)
+    own = next((name for name in _system_users(facts) if _is_its_own_group(facts, name)), None)
     if own is not None:
         seen = facts.seen(facts.target.base, "is built on Debian")
         yield Check(f"a system user has no group of its own on Alpine: {own}:{own} would fail", holds=False, evidence=(seen,))
@@ -224,6 +220,30 @@ def _debian_words(facts: Facts) -> Iterator[Check]:
         if match is not None:
             seen = facts.seen_match(path, match, f"names {match[0]}")
             yield Check(f"`{match[0][:40]}` is not known to work on Alpine", holds=False, evidence=(seen,))
+
+
+def _said(facts: Facts, instruction: Instruction) -> str:
+    """What an instruction says, without comments and line breaks: its commands, or its words."""
+    if commands := facts.commands(instruction):
+        return "\n".join(map(str, commands))
+    flags = (f"--{flag.name}={flag.value}" for flag in instruction.flags)
+    return " ".join((instruction.keyword, *flags, instruction.value))
+
+
+def _system_users(facts: Facts) -> Iterator[str]:
+    """The system users that RUNs make."""
+    for run in facts.runs:
+        for command in facts.commands(run):
+            if command.name in ("useradd", "adduser") and {"-r", "--system"} & set(command.args):
+                yield command.args[-1]
+
+
+def _is_its_own_group(facts: Facts, name: str) -> bool:
+    """Whether something is given to a user and the group of the same name."""
+    pair = f"{name}:{name}"
+    owners = (flag.value for i in facts.document.instructions for flag in i.flags if flag.name == "chown")
+    words = (arg for run in facts.runs for command in facts.commands(run) for arg in command.args)
+    return pair in {*owners, *words, *(i.value for i in facts.document.instructions if i.keyword == "USER")}
 
 
 def _python_checks(facts: Facts, base: Image, run: Instruction, found: tuple[Requirement, ...] | None) -> Iterator[Check]:

@@ -10,7 +10,7 @@ Source: docker-library/official-images, for the variants that exist; Docker's be
 from __future__ import annotations
 
 import posixpath
-import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from optimizer.contract import plain_entry
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 _HARMLESS = frozenset({"apt-get", "apt", "set", "export", "rm", "mkdir", ""})
 _BEFORE_INSTALL = frozenset({"ARG", "ENV", "LABEL", "MAINTAINER", "SHELL", "WORKDIR"})
-# What a Java image needs its development kit for.
-_JDK = re.compile(
-    r"(?<![\w.-])(javac|jshell|jlink|jdeps|jcmd|jps|jstat|jstack|jmap|jinfo|jhsdb|jdb|jconsole|jar|mvnw?|gradlew?|ant|sbt|lein)(?![\w.-])"
-    r"|spring-boot:run|-javaagent|\bjava\b[^&|;]*\.java\b"
+# Programs of Java's development kit, and those that take it.
+_DEVELOPMENT_KIT = frozenset(
+    """javac jshell jlink jdeps jcmd jps jstat jstack jmap jinfo jhsdb jdb jconsole jar mvn mvnw gradle gradlew ant sbt
+    lein""".split()
 )
 
 
@@ -138,23 +138,25 @@ def _variant_checks(facts: Facts, base: Image, new: Image) -> Iterator[Check]:
 
 def _jdk_checks(document: Document, facts: Facts) -> Iterator[Check]:
     assert facts.target is not None
-    for instruction in document.instructions:
-        if document.stage_of(instruction) in facts.shipped and instruction.keyword in (
-            "RUN",
-            "CMD",
-            "ENTRYPOINT",
-            "HEALTHCHECK",
-        ):
-            if _JDK.search(document.raw(instruction)):
-                seen = facts.seen(instruction, "needs the development kit")
-                yield Check("the development kit is needed", holds=False, evidence=(seen,))
-            elif instruction.keyword == "RUN":
-                seen = facts.seen(instruction, "runs in the image")
-                yield Check("nothing in the build needs the development kit", holds=None, evidence=(seen,))
+    for run in (i for i in document.instructions if i.keyword == "RUN" and document.stage_of(i) in facts.shipped):
+        seen = facts.seen(run, "runs in the image")
+        words = ((command.name or "", *command.args) for command in facts.commands(run))
+        if any(map(_takes_development_kit, words)):
+            yield Check("the development kit is needed", holds=False, evidence=(replace(seen, claim="needs it"),))
+        else:
+            yield Check("nothing in the build needs the development kit", holds=None, evidence=(seen,))
     for started in facts.application(facts.target).started:
-        if _JDK.search(" ".join((posixpath.basename(started.what or ""), *started.words))):
+        if _takes_development_kit((posixpath.basename(started.what or ""), *started.words)):
             yield Check("the development kit is needed", holds=False, evidence=(started.seen,))
     yield Check("the program neither compiles Java nor attaches to another (JSP, Groovy, an agent)", holds=None)
+
+
+def _takes_development_kit(words: tuple[str, ...]) -> bool:
+    """Whether a command starts a program of the development kit, an agent, or Java on a source file."""
+    names = {posixpath.basename(word) for word in words}
+    is_source = "java" in names and any(word.endswith(".java") for word in words)
+    told = any(word.startswith("-javaagent") or "spring-boot:run" in word for word in words)
+    return bool(names & _DEVELOPMENT_KIT) or is_source or told
 
 
 def _is_by_root(facts: Facts, instruction: Instruction) -> bool:
@@ -162,11 +164,12 @@ def _is_by_root(facts: Facts, instruction: Instruction) -> bool:
     return user is None or is_root(user)
 
 
-def _goes_above(text: str, keyword: str) -> bool:
+def _goes_above(instruction: Instruction) -> bool:
     """Whether an instruction may, or must, stand above the layer that installs what is missing."""
-    if keyword == "ENV":
-        return re.search(r"\bPATH[= ]", text) is None or "$" in text
-    return keyword in _BEFORE_INSTALL or (keyword == "COPY" and "/etc/apt/" in text)
+    if instruction.keyword == "ENV":
+        return all(pair.name != "PATH" or "$" in (pair.value or "") for pair in instruction.pairs)
+    is_setting = instruction.keyword == "COPY" and instruction.destination.startswith("/etc/apt/")
+    return instruction.keyword in _BEFORE_INSTALL or is_setting
 
 
 def _install(document: Document, facts: Facts, root: Stage, missing: Missing) -> tuple[list[Edit], Change] | None:
@@ -189,7 +192,7 @@ def _install(document: Document, facts: Facts, root: Stage, missing: Missing) ->
             edits, text = insert_words(facts, run, command, index, (), names)
             return list(edits), Change(Aspect.COMMANDS, removed=(str(command),), added=(text,))
         break  # an install further down would come too late for this RUN
-    at = next((i for i in root.body if not _goes_above(document.raw(i), i.keyword)), None)
+    at = next((i for i in root.body if not _goes_above(i)), None)
     if at is not None and not _is_by_root(facts, at):
         return None
     text = apt_layer(facts, missing.packages)

@@ -174,8 +174,8 @@ class Facts:
         return None if found is None else found[0]
 
     def commands(self, instruction: Instruction) -> tuple[Command, ...]:
-        """Those commands; none where they cannot be read, so that it answers only what is certainly run."""
-        script = self.script(instruction)
+        """Those commands; none where they cannot be read, or of another instruction: it answers what is certainly run."""
+        script = self.script(instruction) if instruction.keyword in ("RUN", "CMD", "ENTRYPOINT") else None
         return () if script is None else script.commands
 
     def source_span(self, run: Instruction, span: Span) -> Span:

@@ -19,9 +19,19 @@ def native_dependency(application: Application, placed: Placed) -> str | None:
     """The first gem or crate that compiles C, of those that a command names, or that are locked where it runs; None without."""
     words = set(placed.command.args)
     for lock, known in (("Gemfile.lock", _GEMS), ("Cargo.lock", _CRATES)):
-        path = application.source(placed.path(lock))
-        text = application.context.read(path) or "" if path is not None else ""
-        words |= {gem or crate for gem, crate in _LOCKED.findall(text)}
+        words |= {gem or crate for gem, crate in _LOCKED.findall(_text(application, placed, lock) or "")}
         if found := sorted(words & known):
             return found[0]
     return None
+
+
+def is_unread(application: Application, placed: Placed) -> bool:
+    """Whether a command installs the gems of a Gemfile of which no lock file says what they come to: most applications have one
+    that compiles."""
+    is_bundle = placed.command.name in ("bundle", "bundler") and not {"exec", "config"} & set(placed.command.args[:1])
+    return is_bundle and _text(application, placed, "Gemfile.lock") is None
+
+
+def _text(application: Application, placed: Placed, name: str) -> str | None:
+    path = application.source(placed.path(name))
+    return application.context.read(path) if path is not None else None

@@ -36,6 +36,7 @@ _CHECKERS = re.compile(
     r"|playwright|nycrc|mocharc|tsup|size-limit|release|npmrc|nvmrc|yarnrc"
 )
 _NAMES = re.compile(r"""['"`](?P<name>(?:[\w./-]*node_modules/)?(?:@[\w.-]+/)?[\w.-]+(?:/[\w./-]*)?)['"`]""")
+_CALLED = re.compile(r"node_modules/\.bin/([\w.@-]+)")
 # Programs that are looked up in node_modules, and nowhere else.
 _LOCAL_TOOLS = frozenset({"vite", "next", "ts-node", "tsx", "nodemon", "nest", "react-scripts", "nuxt", "astro", "remix"})
 
@@ -195,7 +196,21 @@ def shipped_packages(application: Application, folder: str | None) -> frozenset[
 def development_use(app: AppFacts, project: Project) -> Check | None:
     """A program that the image starts, or a package that its files name, which only development has; None without one."""
     dev = development(project)
-    return _started_use(app, project, dev) or _named_use(app, dev)
+    return _started_use(app, project, dev) or _named_use(app, dev) or _called_use(app, dev)
+
+
+def _called_use(app: AppFacts, dev: frozenset[str]) -> Check | None:
+    """A script of the image that calls a development dependency by its path in node_modules; None without one."""
+    for copy in app.application.copies:
+        for file in app.facts.files_of(copy):
+            if posixpath.basename(file) == "package.json" or "node_modules/" in file:
+                continue  # its scripts are followed from what is started
+            for match in _CALLED.finditer(app.facts.context.read(file) or ""):
+                if tool_package(match[1]) in dev:
+                    seen = app.facts.seen_match(file, match, f"calls {match[1]}")
+                    claim = f"a script of the image calls `{match[0]}`, which comes with a development dependency"
+                    return Check(claim, holds=False, evidence=(seen,))
+    return None
 
 
 def _started_use(app: AppFacts, project: Project, dev: frozenset[str]) -> Check | None:

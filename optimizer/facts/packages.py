@@ -132,7 +132,8 @@ class PythonPackage:
     `kind`: "pure", "compiled" (it has wheels) or "source" (it has none, and compiles). `wheels` is the lowest version from
     which there are wheels for both glibc architectures, by minor version of Python; `musl` the same for musl. `requires` are
     the packages that it needs, `build` the Debian packages that compiling it takes, `libraries` and `programs` what it loads
-    and starts at run time without bringing it, `writes` where it writes.
+    and starts at run time without bringing it, `writes` where it writes; `adapts`: compiling it links whatever libraries are
+    there.
     """
 
     name: str
@@ -144,6 +145,7 @@ class PythonPackage:
     libraries: tuple[str, ...]
     programs: tuple[str, ...]
     writes: tuple[str, ...]
+    adapts: bool = False
 
     def has_wheel(self, version: str | None, python: str | None, *, musl: bool = False) -> bool | None:
         """Whether `version` (None: the newest) installs without a compiler on that minor version of Python; None: not known,
@@ -190,7 +192,8 @@ def python_package(name: str) -> PythonPackage | None:
         entry = pypi["source"][name]
         libraries = (*entry.get("libraries", ()), *extra[0])
         requires = tuple(entry.get("requires", "").split())
-        return PythonPackage(name, "source", {}, {}, requires, tuple(entry.get("build", ())), libraries, *extra[1:])
+        build, adapts = tuple(entry.get("build", ())), entry.get("adapts") is True
+        return PythonPackage(name, "source", {}, {}, requires, build, libraries, *extra[1:], adapts=adapts)
     return None
 
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import posixpath
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from optimizer.facts.started import DROPS_ROOT
+from optimizer.dockerfile.shell import SHELLS
+from optimizer.facts.application import started_by
+from optimizer.facts.commands import option_value
+from optimizer.facts.manifests import Application
+from optimizer.facts.python import program
+from optimizer.facts.started import DROPS_ROOT, How
 from optimizer.facts.state import is_root
 
 if TYPE_CHECKING:
@@ -14,6 +20,7 @@ if TYPE_CHECKING:
 
     from optimizer.dockerfile.document import Stage
     from optimizer.dockerfile.instruction import Instruction
+    from optimizer.dockerfile.shell import Command
     from optimizer.facts.facts import Facts
     from optimizer.facts.started import Started
     from optimizer.rewrite import Evidence
@@ -37,22 +44,40 @@ _NEED_ROOT = re.compile(
 )
 # What installs packages.
 _MANAGERS = frozenset("pip pip3 npm yarn pnpm bundle bundler gem composer poetry uv pipenv cargo".split())
-# What is installed below /root, or by a program that puts it there.
-_FOR_ROOT = re.compile(
-    r"/root\b|~/|\$HOME\b|pip[\d.]* [^&|;]*install [^&|;]*--user\b|playwright install|nltk\.download|python -m nltk|uv python"
-    r"|uv sync [^&|;]*--python|puppeteer|huggingface-cli|rustup|nvm\b|pipx|\.cargo/|(curl|wget) [^|]*\|\s*(ba)?sh"
-    r"|git config --global|from_pretrained|snapshot_download"
+# Programs that install, or download models, into the home of whoever runs them; with the words that make them do so, where not
+# every call does.
+_INTO_HOME: dict[str, frozenset[str]] = {
+    "playwright": frozenset({"install"}),
+    "puppeteer": frozenset({"browsers"}),
+    "huggingface-cli": frozenset({"download", "login"}),
+    "hf": frozenset({"download", "auth"}),
+    "rustup": frozenset(),
+    "rustup-init": frozenset(),
+    "nvm": frozenset(),
+    "pyenv": frozenset(),
+    "pipx": frozenset(),
+    "whisper": frozenset(),
+    "ollama": frozenset({"pull"}),
+    "nltk.downloader": frozenset(),
+    "deno": frozenset({"install", "cache"}),
+}
+# Calls by which Python downloads models or data into the home folder.
+_MODELS = re.compile(
+    r"\bload_model\(|\bfrom_pretrained\b|\bsnapshot_download\b|\bhf_hub_download\b|\bnltk\.download\b|\btorch\.hub\b"
+    r"|\bSentenceTransformer\(|\bWhisperModel\(|\bpipeline\(|\bstanza\.download\b|\beasyocr\.Reader\(|\bpaddleocr\b|\bkagglehub\b"
 )
-# What poetry installs lies below /root, unless it is told another place.
-_POETRY = re.compile(r"\bpoetry (install|sync)\b")
-_POETRY_PLACE = re.compile(r"virtualenvs\.(create|in-project|path)|POETRY_VIRTUALENVS_")
+# What poetry and pipenv install lies below /root, unless they are told another place.
+_OTHER_PLACE = {
+    "poetry": re.compile(r"virtualenvs\.(create|in-project|path)|POETRY_VIRTUALENVS_"),
+    "pipenv": re.compile(r"PIPENV_VENV_IN_PROJECT|WORKON_HOME|PIPENV_CUSTOM_VENV_NAME|--system\b"),
+}
+_ROOTS_HOME = re.compile(r"^(/root(/|$)|~(/|$)|\$\{?HOME\b|[\w-]+=/root(/|$))|:/root/")
 # What makes files that only their owner reads.
-_PRIVATE = re.compile(
-    r"\bchmod (-R )?(0?[1-7]00|[ug]*o-r\w*|go-\w+)\b|--chmod=0?[1-7]00\b|\bumask 0?[0-7]?77\b|\bssh-keygen\b"
-    r"|\bopenssl (genrsa|genpkey|req)\b|\binstall [^&|;]*-m ?0?[1-7]00\b|\bmktemp\b"
-)
-# What decides which users and groups there are: some are deleted, or take the name or number that would be ours.
-_PEOPLE = re.compile(r"\b(deluser|userdel|delgroup|groupdel)\b|\b10001\b|\b(useradd|adduser|addgroup|groupadd)\b[^&|;]*\bapp\b")
+_PRIVATE_MODE = re.compile(r"(0?[1-7]00|[ug]*o-r\w*|go-\w+)$")
+_DELETES_PEOPLE = frozenset({"deluser", "userdel", "delgroup", "groupdel"})
+_MAKES_PEOPLE = frozenset({"useradd", "adduser", "addgroup", "groupadd"})
+# Names and numbers that would be ours.
+_OURS = frozenset({"app", "10001"})
 # Sources that give root up, or that need it.
 _AS_ROOT = re.compile(
     r"\b(os\.set(re|res)?[ug]id|os\.(initgroups|setgroups|l?chown|fchown|mknod|mount)|shutil\.chown|process\.set[ug]id|chownSync"
@@ -105,23 +130,92 @@ def _by_instruction(facts: Facts, instruction: Instruction) -> Iterator[tuple[st
 
 def _by_files(facts: Facts, instruction: Instruction, raw: str) -> Iterator[tuple[str, Evidence]]:
     """Files and users that an instruction makes."""
-    is_run = instruction.keyword == "RUN"
-    if match := _FOR_ROOT.search(_without_mounts(raw)):
-        seen = facts.seen(instruction, "may leave files where only root reads them")
-        yield f"something is installed for root alone (`{match[0][:30]}`)", seen
-    if is_run and _POETRY.search(raw) and not _POETRY_PLACE.search(facts.document.source.text):
-        yield "poetry installs for root alone", facts.seen(instruction, "makes its environment below /root")
-    if instruction.keyword != "ENV" and (match := _PRIVATE.search(raw)):
-        yield f"`{match[0]}` makes files that root alone reads", facts.seen(instruction, "does it")
+    if instruction.keyword == "RUN":
+        yield from _by_run(facts, instruction)
+    elif instruction.keyword == "ENV":
+        named = next((pair for pair in instruction.pairs if _ROOTS_HOME.search(pair.value or "")), None)
+        if named is not None:
+            yield _for_root(f"{named.name}={named.value}"), facts.seen(instruction, _LEAVES)
+    else:
+        place = next((word.text for word in instruction.words[-1:] if _ROOTS_HOME.search(word.text)), None)
+        if place is not None:
+            yield _for_root(place), facts.seen(instruction, _LEAVES)
+        mode = instruction.flag("chmod")
+        if mode is not None and _PRIVATE_MODE.match(mode.value or ""):
+            yield f"`--chmod={mode.value}` makes files that root alone reads", facts.seen(instruction, "does it")
     if instruction.keyword == "ADD" and "://" in raw and instruction.flag("chmod") is None:
         yield "a file from the web is root's alone", facts.seen(instruction, "fetches it")
-    if is_run and (match := _PEOPLE.search(raw)):
-        yield f"the users of the image are its own (`{match[0][:30]}`)", facts.seen(instruction, "decides who exists")
 
 
-def _without_mounts(text: str) -> str:
-    """An instruction without what is mounted while it runs, and without caches that it deletes."""
-    return re.sub(r"--mount=\S+|rm -rf? [^&|;]*", "", text)
+_LEAVES = "may leave files where only root reads them"
+
+
+def _for_root(what: str) -> str:
+    return f"something is installed for root alone (`{what[:30]}`)"
+
+
+def _by_run(facts: Facts, run: Instruction) -> Iterator[tuple[str, Evidence]]:
+    """Files that a RUN leaves where only root reads them, and users that it makes or deletes."""
+    script = facts.script(run)
+    if script is None:
+        if match := re.search(r"/root\b|~/|\$HOME\b", facts.document.raw(run)):
+            yield _for_root(match[0]), facts.seen(run, "cannot be read as a script, and names it")
+        return
+    for command in script.commands:
+        seen = facts.seen_command(run, command, _LEAVES)
+        name, args = program(command)
+        if (what := _installed_for_root(facts, run, command)) is not None:
+            yield what, seen
+        if (private := _private(command)) is not None:
+            yield f"`{private}` makes files that root alone reads", replace(seen, claim="does it")
+        if name in _DELETES_PEOPLE or (name in _MAKES_PEOPLE and _OURS.intersection(args)):
+            text = str(command)
+            yield f"the users of the image are its own (`{text[:30]}`)", replace(seen, claim="decides who exists")
+    for started in started_by(facts, run):
+        path = Application(facts, run).source(started.what) if started.how is How.PYTHON else None
+        if path is not None and (match := _MODELS.search(facts.context.read(path) or "")):
+            yield _for_root(match[0]), facts.seen_match(path, match, "downloads into the home of whoever runs it")
+
+
+def _installed_for_root(facts: Facts, run: Instruction, command: Command) -> str | None:
+    """Why what a command installs or downloads is root's alone; None where it is not."""
+    name, args = program(command)
+    name, args = (args[0], args[1:]) if name in ("npx", "bunx") and args else (name, args)
+    if re.fullmatch(r"python[\d.]*", name) and args[:1] == ("-m",):
+        name, args = args[1] if len(args) > 1 else "", args[2:]
+    home = next((arg for arg in args if _ROOTS_HOME.search(arg)), None)
+    home = home or next((r.raw for r in command.redirects if r.is_to_a_file and _ROOTS_HOME.search(r.raw)), None)
+    if home is not None and name not in ("rm", "find", "ls", "cd", "echo"):
+        return _for_root(home)
+    words = _INTO_HOME.get(name)
+    if words is not None and (not words or words.intersection(args)):
+        return _for_root(str(command))
+    if name in _OTHER_PLACE and {"install", "sync"} & set(args[:2]):
+        told = _OTHER_PLACE[name].search("\n".join(facts.document.raw(i) for i in facts.up_to(run)))
+        return None if told else f"{name} installs for root alone"
+    is_pip = re.fullmatch(r"pip[\d.]*", name) is not None
+    by_user = ("--user" in args and (is_pip or name == "gem")) or (name == "git" and "--global" in args)
+    is_managed = name == "uv" and (args[:1] in (("python",), ("tool",)) or (args[:1] == ("sync",) and "--python" in args))
+    piped = name in SHELLS and "pipeline" in command.guards and all(arg.startswith("-") for arg in args)
+    if by_user or is_managed or piped or any(_MODELS.search(arg) for arg in args):
+        return _for_root(str(command))
+    return None
+
+
+def _private(command: Command) -> str | None:
+    """The words by which a command makes files that only their owner reads; None where it does not."""
+    name, args = command.name or "", command.args
+    plain = [arg for arg in args if not arg.startswith("-") or name == "umask"]
+    if name == "chmod" and plain and _PRIVATE_MODE.match(plain[0]):
+        return f"chmod {plain[0]}"
+    if name == "umask" and plain and re.fullmatch(r"0?[0-7]?77", plain[0]):
+        return f"umask {plain[0]}"
+    if name in ("ssh-keygen", "mktemp"):
+        return name
+    if name == "openssl" and args[:1] in (("genrsa",), ("genpkey",), ("req",)):
+        return f"openssl {args[0]}"
+    mode = option_value(args, "-m", "--mode") if name == "install" else None
+    return f"install -m {mode}" if mode is not None and _PRIVATE_MODE.match(mode) else None
 
 
 def _by_services(facts: Facts, stage: Stage) -> Iterator[tuple[str, Evidence]]:

@@ -12,7 +12,7 @@ from optimizer.facts.commands import apt_install, is_certain_install
 from optimizer.facts.images import slim_packages
 from optimizer.facts.manifests import Application
 from optimizer.facts.mentioned import handed_on, helpers, programs_in
-from optimizer.facts.natives import native_dependency
+from optimizer.facts.natives import is_unread, native_dependency
 from optimizer.facts.node import is_project_install
 from optimizer.facts.node_packages import install_addons, install_commands, project_packages, shipped_packages, tool_package
 from optimizer.facts.packages import (
@@ -293,6 +293,11 @@ class SlimNeeds:
             seen = self.facts.seen_command(run, placed.command, "installs or builds, perhaps with a compiler")
             native = native_dependency(application, placed)
             claim = f"nothing that it installs takes a compiler{f': {native} does' if native else ''}"
+            if is_unread(application, placed):
+                claim, native = (
+                    "the gems that it installs are not known (no Gemfile.lock): most applications have one that compiles",
+                    "?",
+                )
             self.missing.checks.append(Check(claim, holds=False if native else None, evidence=(seen,)))
         package = application.project(placed, "package.json") if is_project_install(placed) else None
         for command, line in install_commands(package) if package is not None else ():

@@ -109,11 +109,12 @@ def _evidence(word: str, found: tuple[Evidence, ...]) -> Iterator[str]:
 
 def _held_back(rewrite: Rewrite) -> str:
     name = rewrite.name.ljust(_NAME_WIDTH)
-    how = (
-        "--unsafe applies it, --verify settles it"
-        if rewrite.safety is Safety.UNSAFE
-        else "Too uncertain to write without proof"
-    )
+    if rewrite.only_proven:
+        how = "--verify writes it, if it is proven"
+    elif rewrite.safety is Safety.UNSAFE:
+        how = "--unsafe applies it, --verify settles it"
+    else:
+        how = "Too uncertain to write"
     return f"held back  {name} {rewrite.summary}. Unknown: {'; '.join(rewrite.unknown)}. {how}"
 
 

@@ -65,7 +65,7 @@ class Plan:
     new lines behind the working directory, `between` the text lines of a further stage in front of the runtime stage with
     their contract entries, `instead` what a moved instruction becomes. `edits` and `changes` concern what stays in the
     builder. `decided` is the question of the decision tree that settled the base, `implies` the aspects of the image that
-    change with it.
+    change with it; `only_proven`: what is not known of it takes the image down, so that it is written with proof alone.
     """
 
     runtime: str
@@ -82,6 +82,7 @@ class Plan:
     evidence: list[Evidence] = field(default_factory=list)
     caveats: tuple[str, ...] = ()
     implies: frozenset[Aspect] = frozenset()
+    only_proven: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,6 +177,9 @@ class _Python(Strategy):
         result.checks += [c for c in needs.checks if c.holds is not True]
         result.checks.append(self.facts.mention(_SYSTEM_PATHS, "the image's own Python by its path"))
         result.checks += unknown
+        if (linked := self._unknown_links(installs)) is not None:
+            result.checks.append(linked)
+            result.only_proven = True
         if packages:
             result.first.append(self.apt_line(packages))
         result.first.append(from_stage(self.builder, ENVIRONMENT, ENVIRONMENT))
@@ -242,6 +245,20 @@ class _Python(Strategy):
         for found in self._asked(installs):
             unknown += self._linked(packages, found)
         return unknown
+
+    def _unknown_links(self, installs: list[tuple[Instruction, Placed]]) -> Check | None:
+        """A package that is compiled in the full image, or may be, and of which no table says what it links there: the slim
+        image may lack that, and the program then does not start. None without one."""
+        python = python_version(self.base)
+        for found in self._asked(installs):
+            for asked, verdict in compiled(found or (), python):
+                package = python_package(asked.name)
+                is_known = verdict is False and package is not None and package.kind == "source" and not package.adapts
+                if not is_known:
+                    name = "a package of the sources or of a repository" if asked.name == "?" else asked.name
+                    claim = f"what {name} links in the full image, where it is compiled, is in the slim one"
+                    return Check(claim, holds=None, evidence=(asked.seen,))
+        return None
 
     def _linked(self, packages: dict[str, Evidence], found: tuple[Requirement, ...] | None) -> list[Check]:
         """Add the libraries that the packages of one install link at run time; what is unknown of them."""
