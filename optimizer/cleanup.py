@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from optimizer.facts.commands import deleted
 from optimizer.facts.garbage import why_kept
 from optimizer.facts.tools import taken_away
 from optimizer.layers import as_run, commands_in, run_behind
@@ -58,6 +59,10 @@ class PackageCache:
             return Refusal(transform, "emptying the cache would empty the mount that other builds share", (here,))
         if any(facts.is_mounted(run, folder) for folder in self.folders):
             return Refusal(transform, "a mount keeps that cache out of the layer, or another one like it", (here,))
+        same = next((p for p in _behind(facts, run, last) if self.word and self.word in str(p.command)), None)
+        if same is not None:
+            seen = facts.seen_command(run, same.command, f"names {self.word}")
+            return Refusal(transform, "a later command names that cache", (here, seen))
         if self.word and (later := facts.names_later(run, self.word)) is not None:
             return Refusal(transform, "a later instruction names that cache", (here, facts.seen(later, f"names {self.word}")))
         if reason := self.objection(facts, run):
@@ -81,3 +86,9 @@ class PackageCache:
             evidence=(here,),
             changes=(Change(Aspect.COMMANDS, added=commands_in(text)),),
         )
+
+
+def _behind(facts: Facts, run: Instruction, command: Command) -> tuple[Placed, ...]:
+    """The commands of a RUN behind one of them, but those that delete."""
+    commands = facts.placed(run) or ()
+    return tuple(p for p in commands if p.command.span.start > command.span.start and not deleted((p,)))

@@ -29,6 +29,9 @@ _STABLE = frozenset(
     """apt apt-get apk yum dnf microdnf dpkg rm mkdir rmdir mv cp ln ls cat chmod chown tar gzip unzip find sed grep test [ [[
     true : echo printf touch sudo install curl wget""".split()
 )
+_INSTRUCTION_COMMENT = re.compile(
+    r"\s*#+\s*(RUN|COPY|ADD|ENV|ARG|WORKDIR|USER|FROM|EXPOSE|VOLUME|CMD|ENTRYPOINT)\s|\s*#.*(\\|&&)\s*$"
+)
 MAX_COMMANDS = 12
 
 
@@ -194,6 +197,8 @@ def why_not_joined(facts: Facts, runs: list[Instruction]) -> tuple[str, Instruct
             return "its flags differ", run
         if reason := _needs_own_shell(facts, run):
             return reason, run
+        if index > 0 and _commented_out(facts, runs[index - 1], run):
+            return "a commented-out instruction stands between, which nobody could switch on again", run
         if index > 0 and run.pragmas:
             return "the comment above it speaks to a linter about this RUN alone", run
         if reason := _why_alone(facts, run, script, is_last=is_last):
@@ -203,6 +208,13 @@ def why_not_joined(facts: Facts, runs: list[Instruction]) -> tuple[str, Instruct
     if read_script(" && ".join(run.value.rstrip("; ") for run in runs)) is None:
         return "joined, their scripts could not be read any more", runs[-1]
     return None
+
+
+def _commented_out(facts: Facts, above: Instruction, below: Instruction) -> bool:
+    """Whether a comment between two instructions is an instruction itself, or a piece of a script."""
+    source = facts.document.source
+    lines = (source.line(n) for n in range(source.line_index(above.span.end) + 1, source.line_index(below.span.start)))
+    return any(_INSTRUCTION_COMMENT.match(line) for line in lines)
 
 
 def _why_alone(facts: Facts, run: Instruction, script: Script, *, is_last: bool) -> str | None:

@@ -3,7 +3,8 @@
 Why: A file that a later RUN deletes still takes its space in the earlier layer; the lists are some 20 MB.
 Refuses: A later RUN, a stage or trigger built on this one, what the image starts, or a Dockerfile beside it that builds on the
 image, where one installs without its own update, by apt, by a tool or a script that calls it, or by a program that was not
-read; a script that ends in a way that nothing can follow.
+read; lists that stay in an earlier layer; a script that ends in a way that nothing can follow. Unsafe for an image that starts
+nothing: others build on it.
 Source: Docker's best practices, "apt-get"; hadolint DL3009.
 """
 
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from optimizer.facts.apt_lists import later_use
 from optimizer.facts.commands import APT_LISTS, covers, deleted, is_apt
 from optimizer.layers import append_command, as_run
-from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety
+from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
 if TYPE_CHECKING:
@@ -45,20 +46,30 @@ class CleanAptLists:
             if edit is None:
                 yield Refusal(self, "nothing can be appended to this script", (here,))
                 continue
+            if (earlier := _lists_below(facts, run)) is not None:
+                seen = facts.seen(earlier, "keeps its own lists in a layer below")
+                yield Refusal(self, "the lists stay in an earlier layer: deleting them here frees nothing", (here, seen))
+                continue
+            built_on = "what is built on this image, which starts nothing itself, runs its own `apt-get update`"
+            decision = decide(Safety.SAFE, (Check(built_on, holds=facts.starts_something or None),))
             yield Rewrite(
                 self,
                 summary="the package lists are deleted in the layer that downloaded them",
-                safety=Safety.SAFE,
+                safety=decision.safety,
                 edits=(edit,),
                 evidence=(here,),
                 changes=(Change(Aspect.COMMANDS, added=(cleanup,)),),
-                caveats=() if _starts(facts) else ("an image that is built on this one must run its own `apt-get update`",),
+                unknown=decision.unknown,
             )
 
 
-def _starts(facts: Facts) -> bool:
-    """Whether the image says what it starts: one that does not is likely a base for others."""
-    return any(stage.last(keyword) is not None for stage in facts.shipped for keyword in ("CMD", "ENTRYPOINT"))
+def _lists_below(facts: Facts, run: Instruction) -> Instruction | None:
+    """A RUN in front of `run`, in the image, that keeps the lists which it downloads, since something behind it needs them."""
+    for earlier in facts.up_to(run, "RUN"):
+        updates = [c for c in facts.commands(earlier) if is_apt(c, "update")] if earlier is not run else []
+        if updates and not _is_cleaned(facts, earlier, updates[-1]) and not facts.is_mounted(earlier, APT_LISTS):
+            return earlier if later_use(facts, earlier) is not None else None
+    return None
 
 
 def _is_cleaned(facts: Facts, run: Instruction, update: Command) -> bool:

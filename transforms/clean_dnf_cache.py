@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 
 _MANAGERS = ("dnf", "yum", "microdnf")
-_INSTALLS = frozenset("install reinstall localinstall groupinstall update upgrade builddep".split())
+# Not localinstall: it works without a repository, and `yum clean` does not.
+_INSTALLS = frozenset("install reinstall groupinstall update upgrade builddep".split())
 
 
 def _fills(command: Command) -> bool:
-    return command.name in _MANAGERS and subcommand(command) in _INSTALLS
+    return command.name in _MANAGERS and subcommand(command) in _INSTALLS and "--downloadonly" not in command.args
 
 
 def _is_emptied(facts: Facts, run: Instruction) -> bool:

@@ -1,7 +1,9 @@
 """Delete the archives that RubyGems keeps beside what it installs.
 
-Why: `gem install` keeps each .gem file in the cache folder of the gem home; only `gem pristine` reads it again.
-Refuses: A file that runs `gem pristine`, a RUN with a cache mount, and a script in which nothing can stand behind the install.
+Why: `gem install` keeps each .gem file in the cache folder of the gem home; nothing but `gem pristine` and `bundle cache` reads
+it again.
+Refuses: A file that runs one of these or names the cache, an install by another user than root, a RUN with a cache mount, and
+a script in which nothing can stand behind the install.
 Source: RubyGems guides, "gem install" and "gem pristine".
 """
 
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 from optimizer.cleanup import PackageCache
 from optimizer.dockerfile.shell import subcommand
 from optimizer.facts.garbage import every_command
+from optimizer.facts.state import is_root
 from optimizer.rewrite import Aspect
 from optimizer.transform import Meta, Phase
 
@@ -39,16 +42,22 @@ def _is_emptied(facts: Facts, run: Instruction) -> bool:
 
 
 def _objection(facts: Facts, run: Instruction) -> str | None:
+    user = facts.state(run).user
+    by_sudo = any(command.words[:1] and command.words[0].text == "sudo" for command in facts.commands(run))
+    if user is not None and not is_root(user) and not by_sudo:
+        return "another user than root may not delete what root has installed there"
     for instruction, command in every_command(facts):
         if command.name == "gem" and subcommand(command) == "pristine":
             return "`gem pristine` reads that cache"
+        if command.name in ("bundle", "bundler") and subcommand(command) in ("cache", "package", "pack"):
+            return "`bundle cache` reads that cache"
         is_own = {"-i", "--install-dir", "--user-install"} & {arg.partition("=")[0] for arg in command.args}
         if instruction is run and command.name == "gem" and is_own:
             return "the gems are installed into a folder of their own"
     return None
 
 
-_CACHE = PackageCache("the cache of RubyGems", "gem", _fills, lambda _command: _CLEANUP, _is_emptied, _objection)
+_CACHE = PackageCache("the cache of RubyGems", "gem", _fills, lambda _command: _CLEANUP, _is_emptied, _objection, word="/cache")
 
 
 class CleanGemCache:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from optimizer.cleanup import PackageCache
 from optimizer.facts.garbage import commands_up_to
-from optimizer.facts.node import is_berry, local_packages, uses_pnp
+from optimizer.facts.manifests import Application
+from optimizer.facts.node import is_berry, is_project_install, local_packages, uses_pnp
 from optimizer.rewrite import Aspect
 from optimizer.transform import Meta, Phase
 
@@ -34,6 +35,13 @@ def _fills(command: Command) -> bool:
     return plain[:1] in ([], ["install"], ["add"]) or plain[:2] == ["global", "add"]
 
 
+def _is_unread(facts: Facts, run: Instruction) -> bool:
+    """Whether a project is installed that is not in the build context: its settings may ask for a newer Yarn."""
+    application = Application(facts, run)
+    projects = (p for p in facts.placed(run) or () if p.command.name == "yarn" and is_project_install(p))
+    return any(application.project(placed, "package.json") is None for placed in projects)
+
+
 def _is_emptied(facts: Facts, run: Instruction) -> bool:
     return any(facts.deletes(run, path) for path in ("cache:yarn", *_FOLDERS))
 
@@ -52,7 +60,7 @@ def _objection(facts: Facts, run: Instruction) -> str | None:
             command.args[:3] == ("config", "set", "cache-folder") or "--cache-folder" in command.args
         ):
             return _SOMEBODYS
-    if is_berry(facts.context):
+    if is_berry(facts.context) or _is_unread(facts, run):
         return _NEWER
     if uses_pnp(facts.context):
         return _PLUG

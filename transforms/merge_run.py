@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optimizer.facts.commands import Touched, changed, deleted, written
+from optimizer.facts.commands import APT_ARCHIVES, Touched, changed, deleted, written
 from optimizer.layers import adjacent_runs, join_runs, why_not_joined
 from optimizer.rewrite import Refusal, Rewrite, Safety
 from optimizer.transform import Meta, Phase
@@ -88,6 +88,9 @@ def _stays(facts: Facts, run: Instruction, first: Touched, gone: tuple[Touched, 
     """Whether what a command wrote is in the layer when its RUN ends."""
     if first.path.startswith("cache:") and facts.has_cache_mount(run):
         return False
+    base = facts.image(facts.document.stage_of(run))
+    if first.path == APT_ARCHIVES and base is not None and base.manager == "apt":
+        return False  # the images of Debian and Ubuntu empty it after every install
     deleted_later = any(g.command.span > first.command.span and g.covers(first) for g in gone)
     return not facts.is_mounted(run, first.path) and not deleted_later
 

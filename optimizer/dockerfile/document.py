@@ -155,8 +155,8 @@ class Document:
                 continue
             tail = self.source.text[self.source.line_starts[candidate.line.first + 1] : candidate.span.end]
             text, pattern = (tail, own) if candidate is run else (self.raw(candidate), chained)
-            if found := re.search(pattern, text, re.MULTILINE):
-                return found[1]
+            if found := re.findall(pattern, text, re.MULTILINE):
+                return str(min(found, key=len))  # a branch is indented further than the script that it stands in
         return margin + "    "
 
     def chain(self, run: Instruction, joiner: str = "&&") -> tuple[str, str]:

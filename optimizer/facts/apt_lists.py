@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from optimizer.dockerfile.document import Document
 from optimizer.dockerfile.scan import DockerfileError
 from optimizer.dockerfile.shell import SHELLS, read_script, subcommand
-from optimizer.facts.commands import is_apt
+from optimizer.facts.commands import is_apt, written
 from optimizer.facts.images import image
+from optimizer.facts.packages import base_programs, package_of
 from optimizer.facts.sources import files_named
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 # Programs that install from the lists, themselves or through apt.
 _INSTALLERS = frozenset(
     """apt apt-get aptitude apt-cache apt-file apt-fast nala rosdep gdebi tasksel mk-build-deps ansible-playbook ansible-pull
-    puppet chef-client chef-solo salt-call conan cloud-init unattended-upgrade debootstrap-apt""".split()
+    puppet chef-client chef-solo salt-call conan cloud-init unattended-upgrade apt-rdepends grep-aptavail grep-dctrl
+    ubuntu-drivers apt-show-versions apt-listbugs pbuilder-satisfydepends pbuilder-satisfydepends-experimental
+    pbuilder-satisfydepends-apt pbuilder-satisfydepends-aptitude dh_builddeps""".split()
 )
 # Programs of which one subcommand does.
 _SOMETIMES = {"opam": frozenset({"depext", "install", "init"}), "ansible": frozenset({"localhost", "all"})}
@@ -42,6 +45,10 @@ _INSTALLS_NEEDS = re.compile(r"dep(s|end|$)|prereq|bootstrap|setup|provision|\ba
 _BUILD_SCRIPTS = frozenset(
     """configure config Configure autogen.sh autogen bootstrap buildconf gradlew mvnw sbt b2 bjam waf rebar3 nimble Build
     genMakefiles""".split()
+)
+# Programs that images are known for, and that install nothing of the distribution.
+_HARMLESS_IMAGES = frozenset(
+    "uv uvx go gofmt node npm npx yarn pnpm composer busybox tini dumb-init gosu docker kubectl helm deno bun".split()
 )
 _ENVIRONMENTS = (
     "bin/activate",
@@ -88,7 +95,8 @@ def _why(facts: Facts, instruction: Instruction) -> str | None:
         return "a later RUN starts a script that installs from these lists"
     if any(_has_apt_recipe(facts, instruction, item) for item in placed):
         return "a later RUN follows a recipe that installs from these lists"
-    if unread := next((item for item in placed if _is_unread(facts, instruction, item)), None):
+    opaque = (i for i in placed if _is_unread(facts, instruction, i) or _is_brought(facts, instruction, i))
+    if unread := next(opaque, None):
         what = unread.command.words[unread.command.head].raw
         return f"what `{what[:40]}` does was not read: it may install from these lists"
     return None
@@ -170,9 +178,29 @@ def _is_unread(facts: Facts, instruction: Instruction, placed: Placed) -> bool:
     if "/" not in script or posixpath.basename(script) in _BUILD_SCRIPTS or script.endswith(_ENVIRONMENTS):
         return False
     path = placed.path(script)
-    if path is not None and re.match(r"/(usr/(local/)?)?s?bin/|/opt/\w+/bin/|/usr/lib", path):
+    name = posixpath.basename(script)
+    is_of_system = path is not None and re.match(r"/(usr/(local/)?)?s?bin/", path) is not None
+    if is_of_system and (name in base_programs() or package_of(name, None) is not None):
         return False
     return path is None or not any(True for _ in _texts_at(facts, instruction, path))
+
+
+def _is_brought(facts: Facts, instruction: Instruction, placed: Placed) -> bool:
+    """Whether a program that is called by its bare name was put onto the PATH by somebody: downloaded, or copied from another
+    image, so that nothing of it was read."""
+    word = placed.command.words[placed.command.head].text if placed.command.words else None
+    if not word or "/" in word or word in base_programs() or package_of(word, None) is not None:
+        return False
+    for earlier in facts.up_to(instruction, "COPY", "ADD", "RUN"):
+        if earlier.keyword == "RUN":
+            touched = written(facts.placed(earlier) or ())
+            if any(posixpath.basename(t.path) == word and t.path.startswith("/") for t in touched):
+                return True
+        elif earlier.flag("from") is not None or "://" in earlier.value:
+            names = {posixpath.basename(w.text) for w in earlier.words}
+            if word in names and word not in _BUILD_SCRIPTS | _HARMLESS_IMAGES:
+                return True
+    return False
 
 
 def _is_new_from(facts: Facts, run: Instruction) -> bool:

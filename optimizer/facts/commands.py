@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 APT = frozenset({"apt-get", "apt", "aptitude"})
 APT_LISTS = "/var/lib/apt/lists"
+APT_ARCHIVES = "/var/cache/apt/archives"
 # Folders that many things lie in: what is deleted there need not be what was unpacked there.
 _SHARED_FOLDERS = frozenset(
     "/ /usr /usr/local /usr/local/bin /usr/bin /usr/lib /usr/share /opt /srv /tmp /var /var/tmp /etc /root /home".split()
@@ -229,7 +230,7 @@ def _written(p: Placed) -> Iterator[str | None]:
             yield p.path(plain[-1] if len(plain) > 1 else posixpath.basename(plain[0]).removesuffix(".git"))
     elif (install := apt_install(command)) is not None:
         yield from (f"apt:{name}" for name in install.packages)
-        yield "/var/cache/apt/archives"
+        yield APT_ARCHIVES
     elif is_apt(command, "update"):
         yield APT_LISTS
     yield from _caches_written(command)
@@ -263,7 +264,7 @@ def _deleted(p: Placed) -> Iterator[str | None]:
     elif command.name in APT and words[1] in ("purge", "remove", "autoremove", "clean", "autoclean", "distclean"):
         yield from (f"apt:{name}" for name in plain[1:])
         if words[1] in ("clean", "autoclean", "distclean"):
-            yield "/var/cache/apt/archives"
+            yield APT_ARCHIVES
         if words[1] == "distclean":
             yield APT_LISTS
     elif command.name == "apk" and words[1] == "del":

@@ -6,6 +6,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from optimizer.facts.commands import Touched, covers, deleted
+from optimizer.facts.sources import files_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -65,8 +66,13 @@ def _uses(facts: Facts, run: Instruction, folders: tuple[str, ...], names: froze
     if facts.target is not None:
         for started in facts.application(facts.target).programs:
             name = posixpath.basename(started.what or "")
-            if name in names and _works_from_cache(name, started.words):
+            if name in names and (_works_from_cache(name, started.words) or _installs(started.words)):
                 yield "an install works from that cache when the container starts", started.seen
+    for later in (i for i in facts.behind(run) if i.keyword == "RUN"):
+        for placed in facts.placed(later) or ():
+            if any(folder in text for text in files_named(facts, later, placed) for folder in folders):
+                seen = facts.seen_command(later, placed.command, "starts it")
+                yield "a script of the build context names that cache", seen
     stage = facts.document.stage_of(run)
     for other in (i for i in facts.document.instructions if i.keyword == "COPY"):
         flag = other.flag("from")
@@ -79,6 +85,12 @@ def _uses(facts: Facts, run: Instruction, folders: tuple[str, ...], names: froze
 
 def _works_from_cache(name: str, words: tuple[str, ...]) -> bool:
     return not _WORKS_FROM_CACHE.get(name, frozenset()).isdisjoint(words)
+
+
+def _installs(words: tuple[str, ...]) -> bool:
+    """Whether a command of a package manager installs: `npm ci`, a bare `yarn`."""
+    plain = [word for word in words[1:] if not word.startswith("-")]
+    return plain[:1] in ([], ["install"], ["i"], ["ci"], ["add"], ["update"])
 
 
 def commands_up_to(facts: Facts, run: Instruction) -> Iterator[tuple[Instruction, Command]]:

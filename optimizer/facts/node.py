@@ -11,6 +11,7 @@ from optimizer.dockerfile.patterns import matches
 from optimizer.dockerfile.shell import read_script
 from optimizer.facts.commands import is_path
 from optimizer.facts.manifests import Inputs, ManifestFile, NeedsSources, distinct, upwards
+from optimizer.rewrite import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,10 +28,10 @@ _INSTALLS = {
     "bun": frozenset({"install", "i"}),
 }
 _FILES = {
-    "npm": ("package-lock.json", "npm-shrinkwrap.json", ".npmrc"),
+    "npm": ("package-lock.json", "npm-shrinkwrap.json", "yarn.lock", ".npmrc"),  # npm 7 takes versions from yarn.lock, too
     "yarn": ("yarn.lock", ".yarnclean", ".yarnrc", ".yarnrc.yml", ".npmrc", ".yarn/releases", ".yarn/plugins", ".yarn/patches"),
     "pnpm": ("pnpm-lock.yaml", "pnpm-workspace.yaml", ".npmrc", ".pnpmfile.cjs"),
-    "bun": ("bun.lock", "bun.lockb", "bunfig.toml", ".npmrc"),
+    "bun": ("bun.lock", "bun.lockb", "package-lock.json", "yarn.lock", "pnpm-lock.yaml", "bunfig.toml", ".npmrc"),
 }
 _DEPENDENCIES = (
     "dependencies",
@@ -184,6 +185,7 @@ def _inputs(
     if reason := _more_than_manifests(project, tool, package, members):
         return NeedsSources(reason)
     files = [*project.files("package.json", *_FILES[tool]), *_named_in_settings(project, tool)]
+    kept = _keeps_packages(application, project)
     seen = [application.facts.seen_in(manifest, "names the packages, and none in a folder of the sources")]
     for member in ("", *members):
         found = _package_files(application, project, member, ignores_scripts=ignores_scripts)
@@ -192,7 +194,15 @@ def _inputs(
         files += project.files(*found)
     if members:
         seen.append(application.line(manifest, "workspaces", f"has {len(members)} workspaces"))
-    return Inputs(what, distinct(files), tuple(seen))
+    return Inputs(what, distinct(files), tuple(seen), (kept,))
+
+
+def _keeps_packages(application: Application, project: Project) -> Check:
+    """Whether packages that lie in the folder of the context on somebody's machine stay out of the image: copied behind the
+    install, they would overwrite it."""
+    name = posixpath.join(project.folder, "node_modules")
+    claim = f"no {name} of somebody's machine is copied over what the install makes (.dockerignore keeps it out)"
+    return Check(claim, holds=application.context.ignored_by(name) is not None or None)
 
 
 def _more_than_manifests(project: Project, tool: str, package: dict[str, Any], members: tuple[str, ...]) -> str | None:

@@ -96,8 +96,16 @@ def _missing_dependencies(packages: dict[str, Any]) -> Iterator[str]:
             continue
         optional = entry.get("optionalDependencies") or {}
         for name in entry.get("dependencies") or {}:
-            if name not in optional and not any(place in packages for place in places(where, name)):
+            found = next((place for place in places(where, name) if place in packages), None)
+            if name not in optional and found is None:
                 yield f"does not list {name}, which {where or 'the project'} needs"
+            locked = packages.get(found) if found is not None else None
+            version = str(locked.get("version", "")) if isinstance(locked, dict) and not locked.get("link") else ""
+            if version and _is_out_of_range(str(entry["dependencies"][name]), version):
+                yield f"lists {name} {version}, which is not what {where.rpartition('node_modules/')[2] or 'the project'} needs"
+        missing = [name for name in optional if not any(place in packages for place in places(where, name))]
+        if missing:  # npm 11 stops there, older ones do not
+            yield f"lacks {missing[0]}, which is optional for {where.rpartition('node_modules/')[2] or 'the project'}: npm 11"
 
 
 def places(where: str, name: str) -> Iterator[str]:

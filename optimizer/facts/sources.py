@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from optimizer.facts.commands import Placed
     from optimizer.facts.facts import Facts
 
+_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 # Programs that read no file but those that they are told to; how they are told is in `_file_arguments`.
 _SILENT = frozenset("echo printf true : set export type which hash whoami id date uname locale-gen update-locale cd".split())
 _PACKAGES = frozenset("apt-get apt apk dnf yum microdnf zypper add-apt-repository dpkg-reconfigure".split())
@@ -107,8 +108,11 @@ def _file_arguments(command: Command) -> list[str] | None:
 
 def files_named(facts: Facts, instruction: Instruction, p: Placed) -> Iterator[str]:
     """The texts of the files of the build context that a command of `instruction` names, its program among them."""
-    for word in (p.command.words[p.command.head].text if p.command.words else None, *p.command.args):
-        path = p.path(word) if word and not word.startswith("-") else None
+    program = p.command.words[p.command.head].text if p.command.words else None
+    words = [(word, p.path(word)) for word in (program, *p.command.args) if word and not word.startswith("-")]
+    if program and "/" not in program:  # a script that was copied onto the PATH
+        words += [(program, posixpath.join(folder, program)) for folder in _PATH]
+    for _, path in words:
         for copy in facts.copies_before(instruction) if path is not None else ():
             source = copy.locate(path or "")
             text = facts.context.read(source) if source is not None else None
