@@ -133,7 +133,8 @@ def _literal_sources(document: Document) -> list[str]:
 
 def _compose_files(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if compose.NAME.match(path.name))
+        with os.scandir(folder) as entries:  # a folder above may hold thousands: no Path for each
+            return sorted(folder / entry.name for entry in entries if compose.NAME.match(entry.name))
     except OSError:
         return []  # a folder above that we may not list says nothing
 
