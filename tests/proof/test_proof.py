@@ -388,8 +388,8 @@ def test_an_error_of_the_builder_ends_all_and_clears_up(project: Path, fake: Fak
 @pytest.mark.processes
 def test_a_build_that_hangs_leaves_no_process(project: Path, fake: Fake) -> None:
     fake.when(CANDIDATE, hangs=True)
-    result = batch.fix_file(project / "Dockerfile", {"unsafe": True, "verify": {"timeout": 1.5}})
-    with pytest.raises(BuilderError, match="took longer than 2 s"), Session(result.settings.verify, lambda _: None) as session:
+    result = batch.fix_file(project / "Dockerfile", {"unsafe": True, "verify": {"timeout": 3.0}})
+    with pytest.raises(BuilderError, match="took longer than 3 s"), Session(result.settings.verify, lambda _: None) as session:
         prove(session, result, drops=True)
     assert len(fake.hung) == 2
     assert until(lambda: not any(map(is_alive, fake.hung)))
