@@ -155,7 +155,8 @@ def _compose_files(folder: Path) -> list[Path]:
     found: list[Path] = []
     for place in (folder, folder / ".devcontainer"):
         try:
-            found += sorted(path for path in place.iterdir() if compose.NAME.match(path.name))
+            with os.scandir(place) as entries:  # a folder above may hold thousands: no Path for each
+                found += sorted(place / entry.name for entry in entries if compose.NAME.match(entry.name))
         except OSError:
             continue  # not there, or a folder above that we may not list: it says nothing
     return found

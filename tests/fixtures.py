@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class Case:
     def transform(self) -> str:
         return self.folder.parent.name
 
-    @property
+    @cached_property
     def options(self) -> dict[str, Any]:
         path = self.folder / "case.toml"
         return tomllib.loads(path.read_text("utf-8")) if path.exists() else {}

@@ -98,7 +98,7 @@ def test_what_both_parsers_read_they_read_alike(text: str) -> None:
 
 
 @given(st.lists(st.sampled_from(SNIPPETS), max_size=12), st.booleans(), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_dockerfile_is_rewritten_once_and_loses_nothing(lines: list[str], is_crlf: bool, unsafe: bool) -> None:  # noqa: FBT001
     text = "\n".join(["FROM python:3.12", *lines]) + "\n"
     data = (text.replace("\n", "\r\n") if is_crlf else text).encode()

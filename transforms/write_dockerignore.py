@@ -132,14 +132,22 @@ def _is_harmless(document: Document, facts: Facts, pattern: str, copies: list[Co
     for copy in copies:
         if any(word.strip("/.") in source for source in copy.sources if word.strip("/.")):
             return False
-    texts = ["\n".join(document.raw(i) for i in document.instructions)]
-    texts += [other.document.source.text for other in others[1:]]
-    if any(_names(text.replace("node_modules/.bin", ""), word) for text in texts):
+    if any(_names(text, word) for other in others for text in _texts(other, pattern)):
         return False
     matched = [path for path in facts.context.walk("") if ignoring(patterns, path) is not None]
     if not matched:
         return True
     return facts.context.is_git_ignored(matched)
+
+
+def _texts(facts: Facts, pattern: str) -> Iterator[str]:
+    """The instructions of a Dockerfile in which a word would name what lies in the build context: of packages, which the image
+    installs itself, only those that take files out of it."""
+    for instruction in facts.document.instructions:
+        is_taken = instruction.keyword in ("COPY", "ADD") and instruction.flag("from") is None
+        is_taken = is_taken or any(mount.kind == "bind" and "from" not in mount.options for mount in instruction.mounts)
+        if pattern != "**/node_modules" or is_taken:
+            yield facts.document.raw(instruction)
 
 
 def _names(text: str, word: str) -> bool:

@@ -96,7 +96,7 @@ def _why(facts: Facts, instruction: Instruction) -> str | None:
     if any(_has_apt_recipe(facts, instruction, item) for item in placed):
         return "a later RUN follows a recipe that installs from these lists"
     opaque = (i for i in placed if _is_unread(facts, instruction, i) or _is_brought(facts, instruction, i))
-    if unread := next(opaque, None):
+    if instruction.keyword == "RUN" and (unread := next(opaque, None)) is not None:
         what = unread.command.words[unread.command.head].raw
         return f"what `{what[:40]}` does was not read: it may install from these lists"
     return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.version import Version
 
+from optimizer.facts.archives import fetches
 from optimizer.facts.commands import APT, deleted
 from optimizer.facts.images import alpine_at_least, release_in_tag
 from optimizer.facts.packages import table
@@ -96,9 +97,9 @@ def _version_by(command: Command, tool: str, option: str, lowest: Version) -> Ve
         pinned = re.match(r"pip==([\d.]+)$", asked or "")
         if asked is not None and (asked == "pip" or pinned is not None):
             return Version(pinned[1]) if pinned is not None else Version("9.0")
-    python = _PYTHON.search(" ".join((command.name or "", *args))) if name != "apk" else None
-    if python is not None and int(python[2]) >= _FIRST_PYTHON_WITH_PIP_7 and is_tool:
-        return Version("7.0")
+    python = _PYTHON.search(" ".join((command.name or "", *args))) if is_tool or fetches(command) else None
+    if python is not None and int(python[2]) >= _FIRST_PYTHON_WITH_PIP_7:
+        return Version("7.0")  # by its own name, or installed as python3.11-pip
     return None
 
 
@@ -109,6 +110,8 @@ def _of_image(base: Image | None, reference: str, known: dict[str, Any], tool: s
         return Version(own["exact"].get(base.version, own["all"]))
     if tool == "pip" and (match := _PYTHON.search(reference)) is not None and int(match[2]) >= _FIRST_PYTHON_WITH_PIP_7:
         return Version("7.0")
+    if reference.startswith(tuple(known.get("young", {}).get("names", ()))):
+        return max(map(Version, known["options"].values()))
     release = base.release if base is not None else release_in_tag(reference.rpartition(":")[2])
     for family in ("debian", "ubuntu"):
         if release in known.get(family, {}):

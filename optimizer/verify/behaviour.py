@@ -6,12 +6,12 @@ import difflib
 import http.client
 import re
 import shlex
-import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from optimizer.verify.builders import LABEL
-from optimizer.verify.containers import STOP_SECONDS, Container, Port, marked, variables
+from optimizer.verify.containers import Container, Port, marked, variables
+from optimizer.verify.patience import USUAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,14 +19,9 @@ if TYPE_CHECKING:
     from optimizer.settings import Verify
     from optimizer.verify.builders import Builder
     from optimizer.verify.images import ImageConfig
+    from optimizer.verify.patience import Patience
 
 MAX_BODY = 8 << 20
-_POLL = 0.1
-_QUIET = 10.0  # seconds without a port, where none is promised, until a program counts as one that just runs
-_SETTLE = 1.5  # seconds until an open port that does not speak HTTP counts as ready
-_ELSEWHERE = 5.0  # seconds for which a program may listen on other ports than the original before it counts as different
-_HEALTH_SECONDS = 8.0
-_LINGERS = 61.0  # seconds for which the kernel may keep a port after its connections
 _IN_USE = re.compile(r"address (is )?already in use|EADDRINUSE", re.IGNORECASE)
 _TOLD_LINES = 20
 _PIECES = re.compile(r"\n|(?<=[,{}<>;])")
@@ -84,6 +79,8 @@ class Observer:
 
     def __init__(self, builder: Builder, options: Verify, helper: str) -> None:
         self.builder = builder
+        self.commands = builder.commands
+        self.patience = builder.commands.patience
         self.options = options
         self.helper = helper
         self._count = 0
@@ -107,7 +104,7 @@ class Observer:
             return self._smoke(tag, *options)
         found = self._observe(tag, config, options, like, wait, stops=stops, is_brief=is_brief)
         if found.exit_code and self.builder.network == "host" and any(_IN_USE.search(line) for line in found.output):
-            self.builder.commands.sleep(_LINGERS)  # the port of the container before it is not free yet
+            self.commands.sleep(self.patience.lingers)  # the port of the container before it is not free yet
             found = self._observe(tag, config, options, like, wait, stops=stops, is_brief=is_brief)
         return found
 
@@ -123,7 +120,7 @@ class Observer:
         is_brief: bool,
     ) -> Behaviour:
         container = self._container(tag, config)
-        start = time.monotonic()
+        start = self.commands.now()
         try:
             if (problem := container.start(*options, environment=self.options.env)) is not None:
                 return Behaviour(problem=problem)
@@ -132,7 +129,7 @@ class Observer:
                 limit = max(limit, 3 * like.ready_seconds)
             ready = self._ready(container, config, like, limit)
             found = Behaviour(ready.exit_code, tuple(sorted(ready.ports)), ready.answers)
-            found = replace(found, ready_seconds=time.monotonic() - start if ready.answers else 0.0)
+            found = replace(found, ready_seconds=self.commands.now() - start if ready.answers else 0.0)
             if is_brief or ready.exit_code is not None:
                 return _with_output(found, container)
             health = self._health(container, config)
@@ -140,7 +137,7 @@ class Observer:
             if not stops or found.exit_code is not None:
                 return found
             ignores = container.ignores(config.stop_signal)  # it would be killed, and nobody has to wait for that
-            return replace(found, stop_seconds=float(STOP_SECONDS) if ignores else container.stop())
+            return replace(found, stop_seconds=float(self.patience.stop) if ignores else container.stop())
         finally:
             container.remove()
 
@@ -160,9 +157,11 @@ class Observer:
     def _smoke(self, tag: str, *options: str) -> Behaviour:
         assert self.options.smoke is not None
         words = ("run", "--rm", *marked(self.builder), *options, *variables(self.options.env))
-        start = time.monotonic()
-        done = self.builder.run(*words, tag, *shlex.split(self.options.smoke), timeout=max(self.options.wait, 600.0))
-        seconds = time.monotonic() - start
+        start = self.commands.now()
+        done = self.builder.run(
+            *words, tag, *shlex.split(self.options.smoke), timeout=max(self.options.wait, self.patience.smoke)
+        )
+        seconds = self.commands.now() - start
         output = tuple((done.out + done.err).splitlines()[-_TOLD_LINES:])
         written = tuple(done.out.splitlines()[:_KEPT_LINES])
         problem = done.last_line if done.code == 125 else ""  # 125: the runtime itself failed
@@ -174,12 +173,12 @@ class Observer:
 
     def _ready(self, container: Container, config: ImageConfig, like: Behaviour | None, wait: float) -> _Ready:
         """Wait until it has ended, answers, or will not any more."""
-        start = time.monotonic()
+        start = self.commands.now()
         expected = frozenset(_steady(like.ports, config)) if like is not None else None
         promised = bool(config.tcp_ports or self.options.http) if expected is None else bool(expected)
         found = _Ready()
         since = start
-        while (now := time.monotonic()) - start < wait:
+        while (now := self.commands.now()) - start < wait:
             status = container.status()
             if not status.is_running:
                 found.exit_code = status.exit_code
@@ -187,19 +186,19 @@ class Observer:
             ports = container.listening()
             if ports != found.ports:
                 found.ports, since = ports, now
-            is_late = expected is None and len(config.tcp_ports) > len(ports) and now - since < _ELSEWHERE
+            is_late = expected is None and len(config.tcp_ports) > len(ports) and now - since < self.patience.elsewhere
             if ports and not is_late and (expected is None or expected <= ports):
                 found.answers = self._ask(container, config, ports)
-                is_settled = now - since > _SETTLE
+                is_settled = now - since > self.patience.settle
                 if not found.answers and is_settled:
                     return found  # there is nothing to ask it
                 if found.answers and (all(0 < answer.status < 500 for answer in found.answers) or is_settled):
                     return found
-            elif ports and now - since > _ELSEWHERE:
+            elif ports and now - since > self.patience.elsewhere:
                 return found  # it listens, but not where the original does
-            elif not ports and not promised and now - start > _QUIET:
+            elif not ports and not promised and now - start > self.patience.quiet:
                 return found
-            self.builder.commands.sleep(_POLL)
+            self.commands.sleep(self.patience.poll)
         return found
 
     def _ask(self, container: Container, config: ImageConfig, ports: frozenset[Port]) -> tuple[Answer, ...]:
@@ -210,7 +209,7 @@ class Observer:
             address = container.address(port)
             for path in _paths(self.options.http, port) if address is not None else ():
                 assert address is not None
-                found.append(_get(address, port.number, path))
+                found.append(_get(address, port.number, path, self.patience.page))
                 if found[-1].status == 0:
                     break  # it speaks no HTTP
         return tuple(found)
@@ -219,11 +218,11 @@ class Observer:
         """Whether the image's own health check passes within some tries; None without one."""
         if config.health_command is None:
             return None
-        end = time.monotonic() + max(_HEALTH_SECONDS, min(config.health_start_period, self.options.wait))
-        while container.exec(*config.health_command, timeout=30.0):
-            if time.monotonic() > end or not container.status().is_running:
+        end = self.commands.now() + max(self.patience.health, min(config.health_start_period, self.options.wait))
+        while container.exec(*config.health_command, timeout=self.patience.health_answer):
+            if self.commands.now() > end or not container.status().is_running:
                 return False
-            self.builder.commands.sleep(1.0)
+            self.commands.sleep(self.patience.health_pause)
         return True
 
 
@@ -240,8 +239,8 @@ def _asked(wanted: str) -> tuple[str, str]:
     return number, f"/{rest}"
 
 
-def _get(address: tuple[str, int], port: int, path: str) -> Answer:
-    connection = http.client.HTTPConnection(*address, timeout=10)
+def _get(address: tuple[str, int], port: int, path: str, timeout: float) -> Answer:
+    connection = http.client.HTTPConnection(*address, timeout=timeout)
     try:
         connection.request("GET", path, headers={"Host": f"localhost:{port}", "User-Agent": "dockeropt", "Accept": "*/*"})
         response = connection.getresponse()
@@ -393,8 +392,8 @@ def _listed(ports: tuple[Port, ...]) -> str:
     return ", ".join(map(str, ports)) or "no port"
 
 
-def summary(behaviour: Behaviour) -> str:
-    """What it did, in one line."""
+def summary(behaviour: Behaviour, patience: Patience = USUAL) -> str:
+    """What it did, in one line, watched with such patience."""
     if behaviour.smoke is not None:
         return f"`{behaviour.smoke}` ends with {behaviour.exit_code}, {len(behaviour.written)} lines"
     if behaviour.exit_code is not None:
@@ -403,11 +402,11 @@ def summary(behaviour: Behaviour) -> str:
     if said and all(400 <= answer.status < 500 for answer in behaviour.answers if answer.status):
         said.append("nothing but refusals was compared: --http names a path that it serves")
     if not behaviour.ports:
-        said.append(f"runs for {_QUIET:.0f} s, without a port to ask")
+        said.append(f"runs for {patience.quiet:.0f} s, without a port to ask")
     said += [f"listens on {_listed(behaviour.ports)}"] if not said and behaviour.ports else []
     said += ["healthy" if behaviour.health else "unhealthy, as the original"] if behaviour.health is not None else []
     if behaviour.stop_seconds is not None:
         said.append(
-            f"stops in {behaviour.stop_seconds:.1f} s" + (" (killed)" if behaviour.stop_seconds >= STOP_SECONDS else "")
+            f"stops in {behaviour.stop_seconds:.1f} s" + (" (killed)" if behaviour.stop_seconds >= patience.stop else "")
         )
     return "; ".join(said)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -171,7 +170,7 @@ class Builder(Protocol):
         """
         ...
 
-    def run(self, *words: str, timeout: float = ...) -> Done:
+    def run(self, *words: str, timeout: float | None = None) -> Done:
         """A command of the container runtime: `run`, `inspect`, `logs`, ... Raises BuilderError where it does not answer."""
         ...
 
@@ -219,7 +218,7 @@ class Docker:
         words += _common(recipe)
         return _build(self, words, timeout, on_step)
 
-    def run(self, *words: str, timeout: float = 120.0) -> Done:
+    def run(self, *words: str, timeout: float | None = None) -> Done:
         return self.commands.ask("docker", *words, timeout=timeout)
 
     def history(self, tag: str) -> list[tuple[str, int]]:
@@ -271,7 +270,7 @@ class Podman:
         words += _common(recipe)
         return _build(self, words, timeout, on_step)
 
-    def run(self, *words: str, timeout: float = 120.0) -> Done:
+    def run(self, *words: str, timeout: float | None = None) -> Done:
         return self.commands.ask("podman", *words, timeout=timeout)
 
     def history(self, tag: str) -> list[tuple[str, int]]:
@@ -348,9 +347,9 @@ def _build(builder: Docker | Podman, words: Sequence[str], timeout: float, on_st
         if (step := log.add(line)) is not None:
             on_step(step)
 
-    start = time.monotonic()
+    start = builder.commands.now()
     code = builder.commands.follow(*words, timeout=timeout, on_line=take)
-    seconds = time.monotonic() - start
+    seconds = builder.commands.now() - start
     if code:
         if full := next((line for line in reversed(log.lines) if _DISK_FULL.search(line)), None):
             raise BuilderError(f"the builder's disk is full ({full.strip()[:120]}). Make room: docker builder prune")

@@ -10,16 +10,16 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from optimizer.verify.patience import USUAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import IO
 
-ASK_SECONDS = 120.0
-_KILL_AFTER = 5.0
-_PAUSE = 0.02
-_GLANCE = 0.2
+    from optimizer.verify.patience import Patience
 
 
 class BuilderError(Exception):
@@ -45,27 +45,42 @@ class Done:
         return lines[-1].strip() if lines else f"exit status {self.code}"
 
 
+class Attendant(Protocol):
+    """A process that waits at its standard input for what it is told there, and for the end of it."""
+
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def kill(self) -> None: ...
+
+
 class Commands:
-    """Runs commands, also from several threads, and can stop all of them at once.
+    """Runs commands, also from several threads, and can stop all of them at once. Verification reads its clock here, too.
 
     Each runs in a session of its own: a Ctrl-C at the terminal reaches dockeropt alone, which then ends them in order.
-    `watch`, once it is set, is told the process id of each, and again, with `ended`, when that has ended.
+    `watch`, once it is set, is told the process id of each, and again, with `ended`, when that has ended. `patience` is for
+    them and for all that is waited for between them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: Patience = USUAL) -> None:
+        self.patience = patience
         self.environment = dict(os.environ)
         self.watch: Callable[..., None] | None = None
         self._live: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._is_stopped = False
 
-    def ask(self, *words: str, timeout: float = ASK_SECONDS) -> Done:
-        """Run a command to its end. Raises BuilderError if it is not there or takes longer than `timeout` seconds."""
+    def ask(self, *words: str, timeout: float | None = None) -> Done:
+        """Run a command to its end. Raises BuilderError if it is not there or takes longer than `timeout` seconds: without one,
+        as long as an answer may take."""
+        timeout = self.patience.answer if timeout is None else timeout
         with self._started(words, stderr=subprocess.PIPE) as process:
             try:
                 out, err = process.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
-                raise BuilderError(f"`{_short(words)}` did not answer within {timeout:.0f} s") from None
+                raise no_answer(words, timeout) from None
         self._check()
         return Done(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
@@ -79,19 +94,19 @@ class Commands:
 
             def give_up() -> None:
                 late.set()
-                _end(process)
+                self._end(process)
 
             timer = threading.Timer(timeout, give_up)
             timer.start()
             try:
-                for line in _lines(process):
+                for line in _lines(process, self.patience.glance):
                     on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
                 process.wait()
             finally:
                 timer.cancel()
         self._check()
         if late.is_set():
-            raise BuilderError(f"`{_short(words)}` took longer than {timeout:.0f} s: stopped (--timeout sets the limit)")
+            raise too_long(words, timeout)
         return process.returncode
 
     @contextlib.contextmanager
@@ -106,14 +121,29 @@ class Commands:
             code = process.wait()
         self._check()
         if code:
-            raise BuilderError(f"`{_short(words)}` failed: {Done(code, '', err).last_line}")
+            raise failed(words, Done(code, "", err))
 
     def stop(self) -> None:
         """End every command that still runs; later ones raise StoppedError."""
         with self._lock:
             self._is_stopped = True
             live = tuple(self._live)
-        _end(*live)
+        self._end(*live)
+
+    def attend(self, *words: str) -> Attendant:
+        """Start a process that `stop` does not end: it waits at its standard input."""
+        return subprocess.Popen(  # noqa: S603 - ourselves
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+
+    def now(self) -> float:
+        """Seconds since some moment, to measure with."""
+        return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
         """Wait. Raises StoppedError once the run is stopped."""
@@ -147,7 +177,7 @@ class Commands:
                 try:
                     yield process
                 except BaseException:
-                    _end(process)  # leaving `with process` would wait for it
+                    self._end(process)  # leaving `with process` would wait for it
                     raise
         finally:
             with self._lock:
@@ -155,10 +185,22 @@ class Commands:
                 if self.watch is not None:
                     self.watch(process.pid, ended=True)
 
+    def _end(self, *processes: subprocess.Popen[bytes]) -> None:
+        """Ask processes and their children to end; kill those that do not."""
 
-def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
-    """The lines that a process writes. They are read in a thread of their own: a signal does not interrupt a read that has not
-    quite begun, and this thread has to see it."""
+        def reap() -> None:
+            for process in processes:
+                process.poll()  # one that nobody waits for stays in its group
+
+        end_groups([process.pid for process in processes], reap, self.patience.kill, self.patience.pause)
+
+
+def _lines(process: subprocess.Popen[bytes], glance: float) -> Iterator[bytes]:
+    """The lines that a process writes, looked for every `glance` seconds.
+
+    They are read in a thread of their own: a signal does not interrupt a read that has not quite begun, and this thread has to
+    see it.
+    """
     lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
     def read() -> None:
@@ -171,7 +213,7 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
     threading.Thread(target=read, daemon=True).start()
     while True:
         try:
-            line = lines.get(timeout=_GLANCE)
+            line = lines.get(timeout=glance)
         except queue.Empty:
             continue
         if line is None:
@@ -179,26 +221,17 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
         yield line
 
 
-def _end(*processes: subprocess.Popen[bytes]) -> None:
-    """Ask processes and their children to end; kill those that do not."""
-
-    def reap() -> None:
-        for process in processes:
-            process.poll()  # one that nobody waits for stays in its group
-
-    end_groups([process.pid for process in processes], reap, _KILL_AFTER)
-
-
-def end_groups(groups: Iterable[int], reap: Callable[[], None] = lambda: None, patience: float = 1.0) -> None:
-    """Ask groups of processes to end; kill what is left of them after `patience` seconds. `reap` waits for those of ours."""
+def end_groups(groups: Iterable[int], reap: Callable[[], None], kill: float, pause: float) -> None:
+    """Ask groups of processes to end; kill what is left of them after `kill` seconds, and look every `pause` seconds. `reap`
+    waits for those of ours."""
     left = list(groups)
     for sign in (signal.SIGINT, signal.SIGKILL):
         left = [group for group in left if _signal(group, sign)]
-        end = time.monotonic() + patience
+        end = time.monotonic() + kill
         while left and time.monotonic() < end:
             reap()
             left = [group for group in left if _signal(group, 0)]
-            time.sleep(_PAUSE)
+            time.sleep(pause)
 
 
 def _signal(group: int, sign: int) -> bool:
@@ -208,6 +241,21 @@ def _signal(group: int, sign: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False  # it is gone, or its number is somebody else's by now
     return True
+
+
+def no_answer(words: Sequence[str], seconds: float) -> BuilderError:
+    """A question that took longer."""
+    return BuilderError(f"`{_short(words)}` did not answer within {seconds:.0f} s")
+
+
+def too_long(words: Sequence[str], seconds: float) -> BuilderError:
+    """A build that took longer."""
+    return BuilderError(f"`{_short(words)}` took longer than {seconds:.0f} s: stopped (--timeout sets the limit)")
+
+
+def failed(words: Sequence[str], done: Done) -> BuilderError:
+    """A stream that ended before its time."""
+    return BuilderError(f"`{_short(words)}` failed: {done.last_line}")
 
 
 def _short(words: Sequence[str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from optimizer.verify.builders import Builder
 
-STOP_SECONDS = 10
 _LISTEN = "0A"
 _LOOPBACK = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
 _DOCKER_DNS = "0B00007F"
@@ -99,11 +97,12 @@ class Container:
         except BuilderError:
             return 124
 
-    def stop(self, grace: int = STOP_SECONDS) -> float:
-        """Ask it to end, kill it after `grace` seconds; how many seconds that took."""
-        start = time.monotonic()
-        self.builder.run("stop", "-t", str(grace), self.name, timeout=grace + 60.0)
-        return time.monotonic() - start
+    def stop(self) -> float:
+        """Ask it to end, have it killed where it does not; how many seconds that took."""
+        commands = self.builder.commands
+        grace, start = commands.patience.stop, commands.now()
+        self.builder.run("stop", "-t", str(grace), self.name, timeout=grace + commands.patience.stop_answer)
+        return commands.now() - start
 
     def ignores(self, sign: int) -> bool:
         """Whether its first process surely ignores a signal: as the first of its process namespace it gets only those that it

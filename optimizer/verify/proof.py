@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache, partial
@@ -40,8 +39,7 @@ if TYPE_CHECKING:
     from optimizer.verify.images import ImageConfig
     from optimizer.verify.session import Session
 
-HINT_WAIT = 5.0
-_KILLED = 9.5  # a program that had to be killed cannot stop any slower
+_NEARLY = 0.5  # seconds less than the runtime waits before it kills: a program that had to be killed cannot stop any slower
 _MAKES_LAYERS = ("RUN", "COPY", "ADD", "WORKDIR", "/bin/sh -c")
 HINTS: dict[str, tuple[str, ...]] = {
     "read-only": ("--read-only", "--tmpfs", "/tmp"),  # noqa: S108 - in the container
@@ -166,7 +164,7 @@ class _Prover:
         self.first = result.outcome
         self.context = result.context
         self.settings = result.settings
-        self.started = time.monotonic()
+        self.started = session.commands.now()
         self.built_before = session.build_seconds
         self._copied: Future[Path] | None = None
         self.edit = self._entry_file() if session.options.edit is None else self._named_file(session.options.edit)
@@ -289,7 +287,7 @@ class _Prover:
         """Run the rewritten image like the original; what it does otherwise."""
         before = self.original.behaviour
         assert before is not None
-        stops = before.stop_seconds is not None and before.stop_seconds < _KILLED
+        stops = before.stop_seconds is not None and before.stop_seconds < self.session.commands.patience.stop - _NEARLY
         after = self.observer.observe(built.tag, built.config, like=before, stops=stops)
         built.behaviour = after
         compares_body = self.session.options.body
@@ -307,7 +305,8 @@ class _Prover:
         """Whether the image also does its job when it is run with more restrictive options."""
         before = self.original.behaviour
         assert before is not None
-        strict = self.observer.observe(built.tag, built.config, *options, like=before, is_brief=True, wait=HINT_WAIT)
+        wait = self.session.commands.patience.hint
+        strict = self.observer.observe(built.tag, built.config, *options, like=before, is_brief=True, wait=wait)
         return behaviour.works(before, strict)
 
     # ---------------------------------------------------------------- what is won
@@ -393,6 +392,6 @@ class _Prover:
         return self._proof(Verdict.NOT_COMPARABLE, self.first, reason=reason, log=log[-12:])
 
     def _proof(self, verdict: Verdict, outcome: Outcome, **found: Any) -> Proof:
-        seconds = time.monotonic() - self.started
+        seconds = self.session.commands.now() - self.started
         builds = self.session.build_seconds - self.built_before
         return Proof(self.result.path, verdict, outcome, self.session.version, seconds=seconds, build_seconds=builds, **found)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 SCANNERS = ("grype", "trivy", "syft")
 SCOUT = "docker scout"  # a plug-in of docker, not a program on PATH
-_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ def scan(session: Session, tag: str) -> Scan | None:
 
 
 def _output(commands: Commands, *words: str) -> dict[str, Any]:
-    done = commands.ask(*words, timeout=_SECONDS)
+    done = commands.ask(*words, timeout=commands.patience.scan)
     if done.code:
         raise BuilderError(f"{words[0]} failed: {done.last_line}")
     try:

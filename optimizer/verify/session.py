@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 class Session:
     """Builds images that are gone when it ends, however it ends. Raises BuilderError where no builder answers.
 
-    `options` are the settings for verifying, `on_progress` is told what runs.
+    `options` are the settings for verifying, `on_progress` is told what runs, `commands` run it; without them, real ones.
     """
 
-    def __init__(self, options: Verify, on_progress: Callable[[str], None]) -> None:
+    def __init__(self, options: Verify, on_progress: Callable[[str], None], commands: Commands | None = None) -> None:
         self.options = options
         self.on_progress = on_progress
-        self.commands = Commands()
+        self.commands = commands or Commands()
         self.label = sweep.mark()
         self.builder: Builder = choose(self.commands, self.label, name=options.builder, network=options.network)
         self.version = self.builder.version()
@@ -41,7 +41,7 @@ class Session:
     def __enter__(self) -> Self:
         program = self.builder.runs_with
         self.folder = sweep.temporary_folder()
-        self._sweeper = sweep.Sweeper(program, self.label, self.folder)
+        self._sweeper = sweep.Sweeper(self.commands, program, self.label, self.folder)
         self.commands.watch = self._sweeper.watch
         self.pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="verify")
         self._clearing = self.pool.submit(self._clear_left_over, program)
@@ -55,9 +55,8 @@ class Session:
         if kind is None:
             self._clearing.result()  # what went wrong there is a bug, and is not to be lost
 
-    @staticmethod
-    def _clear_left_over(program: str) -> None:
-        sweep.clear(program)
+    def _clear_left_over(self, program: str) -> None:
+        sweep.clear(self.commands, program)
         sweep.clear_folders()
 
     def recipe(self, outcome: Outcome, context: BuildContext, target: str | None) -> Recipe:

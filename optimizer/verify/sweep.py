@@ -16,14 +16,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from optimizer.verify.builders import LABEL
-from optimizer.verify.commands import end_groups
+from optimizer.verify.commands import BuilderError, Commands, end_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PREFIX = "dockeropt-verify-"
 _DAY = 86_400
-_WAIT = 60.0
-_SETTLE = 1.0
 
 
 def mark() -> str:
@@ -42,7 +44,7 @@ def is_left_over(label: str) -> bool:
     return _started(int(pid)) != start
 
 
-def clear(program: str, label: str | None = None) -> int:
+def clear(commands: Commands, program: str, label: str | None = None) -> int:
     """Remove the containers and images with this label; without one, those of processes that are gone. How many there were.
 
     `program` is docker or podman. What cannot be removed stays for the next time.
@@ -50,11 +52,11 @@ def clear(program: str, label: str | None = None) -> int:
     removed = 0
     for kind, listed, remove in (("container", ("ps", "-aq"), ("rm", "-f", "-v")), ("image", ("images", "-q"), ("rmi", "-f"))):
         name = LABEL if label is None else f"{LABEL}={label}"
-        found = _lines(program, *listed, "--no-trunc", "--filter", f"label={name}")
+        found = _lines(commands, program, *listed, "--no-trunc", "--filter", f"label={name}")
         if label is None and found:
-            found = [item for item, owner in _owners(program, kind, found).items() if is_left_over(owner)]
+            found = [item for item, owner in _owners(commands, program, kind, found).items() if is_left_over(owner)]
         if found:
-            _lines(program, *remove, *dict.fromkeys(found))
+            _lines(commands, program, *remove, *dict.fromkeys(found))
         removed += len(found)
     return removed
 
@@ -76,15 +78,10 @@ def temporary_folder() -> Path:
 class Sweeper:
     """Holds the pipe that the second process waits at."""
 
-    def __init__(self, program: str, label: str, folder: Path) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - ourselves
-            [sys.executable, "-P", "-m", "optimizer.verify.sweep", program, label, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        )
+    def __init__(self, commands: Commands, program: str, label: str, folder: Path) -> None:
+        self._patience = commands.patience
+        words = (sys.executable, "-P", "-m", "optimizer.verify.sweep", program, label, str(folder))
+        self._process = commands.attend(*words)
 
     def watch(self, pid: int, *, ended: bool = False) -> None:
         """Also end this process and its group, should we end before it; no longer, once it has ended."""
@@ -99,7 +96,7 @@ class Sweeper:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
-            self._process.wait(_WAIT)
+            self._process.wait(self._patience.clear)
         except subprocess.TimeoutExpired:  # a daemon that hangs: the next run clears up
             self._process.kill()
             self._process.wait()
@@ -125,8 +122,8 @@ def _answers(pid: int) -> bool:
     return True
 
 
-def _owners(program: str, kind: str, names: list[str]) -> dict[str, str]:
-    lines = _lines(program, kind, "inspect", "--format", "{{json .}}", *names)
+def _owners(commands: Commands, program: str, kind: str, names: list[str]) -> dict[str, str]:
+    lines = _lines(commands, program, kind, "inspect", "--format", "{{json .}}", *names)
     found = {}
     for line in lines:
         described = json.loads(line)
@@ -134,27 +131,33 @@ def _owners(program: str, kind: str, names: list[str]) -> dict[str, str]:
     return found
 
 
-def _lines(*words: str) -> list[str]:
+def _lines(commands: Commands, *words: str) -> list[str]:
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=_WAIT, check=False)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return []  # no daemon: what is left is found by the next run
-    return done.stdout.split("\n")[:-1]
+        done = commands.ask(*words, timeout=commands.patience.clear)
+    except BuilderError:
+        return []  # no daemon, or the run is interrupted: what is left is found by the next run
+    return done.out.split("\n")[:-1]
+
+
+def after(said: Iterable[str], commands: Commands, program: str, label: str, folder: Path) -> None:
+    """Wait until nothing more is said, then end the processes that were named and clear up."""
+    pids: set[int] = set()
+    for line in said:
+        (pids.add if line.startswith("+") else pids.discard)(int(line[1:]))
+    patience = commands.patience
+    end_groups(sorted(pids), lambda: None, patience.kill_strays, patience.pause)
+    clear(commands, program, label)
+    if pids:  # what they had asked of the daemon may have come about since
+        commands.sleep(patience.straggle)
+        clear(commands, program, label)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def main(program: str, label: str, folder: str) -> None:
-    """Wait until standard input ends, then end the processes that it named and clear up."""
+    """Be the second process."""
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, signal.SIG_IGN)
-    pids: set[int] = set()
-    for line in sys.stdin:
-        (pids.add if line.startswith("+") else pids.discard)(int(line[1:]))
-    end_groups(sorted(pids))
-    clear(program, label)
-    if pids:  # what they had asked of the daemon may have come about since
-        time.sleep(_SETTLE)
-        clear(program, label)
-    shutil.rmtree(folder, ignore_errors=True)
+    after(sys.stdin, Commands(), program, label, Path(folder))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def fake(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
-    """A docker that answers; podman and buildah are not there. Temporary folders are made in a folder of the test."""
+    """A docker that answers, to `fake.commands()` at once, to others as a process; podman and buildah are not there. Temporary
+    folders are made in a folder of the test."""
     folder: Path = tmp_path_factory.mktemp("fake")
     found = Fake(folder)
     found.install("docker")
@@ -25,5 +26,4 @@ def fake(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "BUILDX_BUILDER"):
         monkeypatch.delenv(name, raising=False)
     yield found
-    for place in (found.state / "containers").iterdir():
-        found.kill(place.name)
+    found.end()

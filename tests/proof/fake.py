@@ -1,6 +1,7 @@
 """A stand-in for docker, podman and buildah: it answers from a folder, notes how it was called, and serves real ports.
 
-The first half is the program itself (the standard library alone: it starts quickly), the second sets it up for a test.
+The first half is the program itself (the standard library alone: it starts quickly), the second sets it up for a test. Most
+tests have the program answer in their own process (`in_process.py`); where processes are the point, it is one on PATH.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    import http.server
     import socket
     from collections.abc import Callable
+    from typing import TextIO
+
+    from optimizer.verify.commands import Commands
+    from optimizer.verify.patience import Patience
 
 LABEL = "dockeropt.verify"
 _STEPS = ("RUN", "COPY", "ADD", "WORKDIR")
@@ -28,39 +32,93 @@ _WITH_VALUE = frozenset(
 _TCP = "   0: {address}:{port:04X} 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100 0 0 10 0"
 
 
+class World(Protocol):
+    """Where the program runs: what takes time there, and what goes on when it has answered."""
+
+    def sleep(self, seconds: float) -> None: ...
+
+    def hang(self) -> int:
+        """Never answer; the exit status once somebody ends it."""
+        ...
+
+    def start(self, place: Path, container: dict[str, Any]) -> None:
+        """Start what runs in the container of this folder."""
+        ...
+
+    def stop(self, place: Path, grace: float) -> None:
+        """Ask it to end, kill it after `grace` seconds."""
+        ...
+
+    def kill(self, place: Path) -> None: ...
+
+    def is_over(self, place: Path) -> None:
+        """Note how it has ended, where it has."""
+        ...
+
+
 def main(state: str, program: str, *words: str) -> None:
     """Answer one call."""
     here = Path(state)
-    with (here / "calls").open("a") as file:
-        file.write(json.dumps([program, *words]) + "\n")
-    sys.exit(_Program(here, program, list(words)).answer())
+    sys.exit(Program(here, _Processes(here), sys.stdout, sys.stderr).call(program, *words))
 
 
-class _Program:
-    def __init__(self, here: Path, program: str, words: list[str]) -> None:
+class Program:
+    """One call: it writes to `out` and `err`."""
+
+    def __init__(self, here: Path, world: World, out: TextIO, err: TextIO) -> None:
         self.here = here
-        self.program = program
-        self.words = words
+        self.world = world
+        self.out = out
+        self.err = err
         self.setup: dict[str, Any] = json.loads((here / "setup.json").read_text())
         self.options: dict[str, list[str]] = {}
         self.rest: list[str] = []
 
+    def call(self, program: str, *words: str) -> int:
+        """Note the call and answer it; the exit status."""
+        with (self.here / "calls").open("a") as file:
+            file.write(json.dumps([program, *words]) + "\n")
+        self.program, self.words = program, list(words)
+        return self.answer()
+
+    def _say(self, text: str) -> None:
+        if text:
+            print(text, file=self.out, flush=True)
+
+    def _complain(self, text: str) -> None:
+        if text:
+            print(text, file=self.err, flush=True)
+
+    def _replied(self) -> dict[str, Any] | None:
+        """The reply that a test has set for such a call."""
+        for number, reply in enumerate(self.setup["replies"]):
+            is_meant = reply["program"] in (None, self.program) and reply["having"] in " ".join(self.words)
+            if not is_meant or self.words[: len(reply["starts"])] != reply["starts"]:
+                continue
+            with (self.here / f"reply-{number}").open("a+") as file:
+                file.write(".")
+                if file.tell() > reply["after"]:
+                    return dict(reply)
+        return None
+
     def answer(self) -> int:
-        for reply in self.setup["replies"]:
-            if self.words[: len(reply["starts"])] == reply["starts"]:
-                _say(reply.get("out", ""))
-                _say(reply.get("err", ""), to=sys.stderr)
-                return self._hang() if reply.get("hangs") else int(reply.get("code", 0))
+        if (reply := self._replied()) is not None:
+            self._say(reply["out"])
+            self._complain(reply["err"])
+            return self.world.hang() if reply["hangs"] else int(reply["code"])
         if self.words[:2] == ["buildx", "build"]:
             return self._called(self.build, 2)
         if self.words[:2] == ["buildx", "inspect"]:
-            _say('ERROR: no builder "nosuch" found' if self.words[2] == "nosuch" else "", to=sys.stderr)
+            self._complain('ERROR: no builder "nosuch" found' if self.words[2] == "nosuch" else "")
             return int(self.words[2] == "nosuch")
         if self.words[:2] == ["buildx", "version"]:
-            _say("github.com/docker/buildx v0.17.1" if self.setup["buildx"] else "")
+            self._say("github.com/docker/buildx v0.17.1" if self.setup["buildx"] else "")
             return 0 if self.setup["buildx"] else 1
         if self.words[:2] in (["image", "inspect"], ["container", "inspect"]):
             return self._called(self.described, 2)
+        if self.words[0] == "scout":
+            self._complain("docker: 'scout' is not a docker command.")
+            return 1
         name = {"rm": "remove", "rmi": "remove_images", "exec": "execute"}.get(self.words[0], self.words[0])
         return self._called(getattr(self, name), 1)
 
@@ -87,13 +145,13 @@ class _Program:
 
     def version(self) -> int:
         if not self.setup["answers"]:
-            _say("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", to=sys.stderr)
+            self._complain("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.")
             return 1
-        _say('{"version": "1.33.7"}' if self.program == "buildah" else "27.3.1")
+        self._say('{"version": "1.33.7"}' if self.program == "buildah" else "27.3.1")
         return 0
 
     def network(self) -> int:
-        _say("\n".join(self.setup["networks"]))
+        self._say("\n".join(self.setup["networks"]))
         return 0
 
     def build(self) -> int:
@@ -104,14 +162,15 @@ class _Program:
         shown = self._buildkit if self.program == "docker" else self._buildah
         shown(text, steps)
         for line in image.get("says", ()):
-            _say(line)
-        time.sleep(image.get("seconds", 0))
+            self._say(line)
+        self._note_context()
+        self.world.sleep(image.get("seconds", 0))
         if image.get("hangs"):
-            return self._hang()
+            return self.world.hang()
         if failing is not None:
-            _say(f"#{len(steps) + 4} 0.213 {failing}")
-            _say(f"#{len(steps) + 4} ERROR: process did not complete successfully: exit code: 1\n------\n > [2/2] RUN:")
-            _say(f"0.213 {failing}\n------\nERROR: failed to build: failed to solve: exit code: 1", to=sys.stderr)
+            self._say(f"#{len(steps) + 4} 0.213 {failing}")
+            self._say(f"#{len(steps) + 4} ERROR: process did not complete successfully: exit code: 1\n------\n > [2/2] RUN:")
+            self._complain(f"0.213 {failing}\n------\nERROR: failed to build: failed to solve: exit code: 1")
             return 1
         label = self._one("--label").partition("=")[2]
         tag = self._one("-t")
@@ -146,27 +205,27 @@ class _Program:
         return found
 
     def _buildkit(self, text: str, steps: list[tuple[str, bool]]) -> None:
-        _say('#0 building with "default" instance using docker driver\n')
-        _say("#1 [internal] load build definition from Dockerfile\n#1 transferring dockerfile: 94B done\n#1 DONE 0.0s\n")
+        self._say('#0 building with "default" instance using docker driver\n')
+        self._say("#1 [internal] load build definition from Dockerfile\n#1 transferring dockerfile: 94B done\n#1 DONE 0.0s\n")
         base = next(line for line in text.splitlines() if line.startswith("FROM"))
-        _say(f"#3 [1/{len(steps) + 1}] {base}@sha256:0123\n#3 DONE 0.0s\n")
+        self._say(f"#3 [1/{len(steps) + 1}] {base}@sha256:0123\n#3 DONE 0.0s\n")
         for number, (line, is_cached) in enumerate(steps, 2):
-            _say(f"#{number + 2} [{number}/{len(steps) + 1}] {line}")
-            _say(f"#{number + 2} CACHED\n" if is_cached else f"#{number + 2} DONE 0.1s\n")
+            self._say(f"#{number + 2} [{number}/{len(steps) + 1}] {line}")
+            self._say(f"#{number + 2} CACHED\n" if is_cached else f"#{number + 2} DONE 0.1s\n")
 
     def _buildah(self, text: str, steps: list[tuple[str, bool]]) -> None:
         cached = dict(steps)
         lines = text.splitlines()
         for number, line in enumerate(lines, 1):
-            _say(f"STEP {number}/{len(lines)}: {line}")
-            _say("--> Using cache 0123abcd\n--> 0123abcd" if cached.get(line) else "--> 4567cdef")
+            self._say(f"STEP {number}/{len(lines)}: {line}")
+            self._say("--> Using cache 0123abcd\n--> 0123abcd" if cached.get(line) else "--> 4567cdef")
 
-    def _hang(self) -> int:
-        import subprocess
-
-        child = subprocess.Popen([sys.executable, "-SEc", "import time; time.sleep(60)"])
-        (self.here / "hung").write_text(f"{os.getpid()} {child.pid}")
-        return child.wait()
+    def _note_context(self) -> None:
+        """Note what this build gets to see: the files of its context, and whether an ignore file lies beside its Dockerfile."""
+        context, has_ignore = Path(self.rest[0]), Path(self._one("-f") + ".dockerignore").exists()
+        files = sorted(path.relative_to(context).as_posix() for path in context.rglob("*"))
+        with (self.here / "contexts").open("a") as file:
+            file.write(json.dumps({"tag": self._one("-t"), "files": files, "has_ignore": has_ignore}) + "\n")
 
     # ---------------------------------------------------------------- images
 
@@ -192,17 +251,17 @@ class _Program:
 
     def _shown(self, found: list[dict[str, Any]]) -> int:
         if "--format" in self.options:
-            _say("\n".join(map(json.dumps, found)))
+            self._say("\n".join(map(json.dumps, found)))
         else:
-            _say(json.dumps(found))
+            self._say(json.dumps(found))
         if not found:
-            _say(f"Error: No such object: {self.rest[-1]}", to=sys.stderr)
+            self._complain(f"Error: No such object: {self.rest[-1]}")
         return 0 if found else 1
 
     def history(self) -> int:
         image = self._images()[self.rest[0]]
         for made_by, size in reversed(image["history"]):
-            _say(json.dumps({"CreatedBy": made_by, "Size": f"{size}"}))
+            self._say(json.dumps({"CreatedBy": made_by, "Size": f"{size}"}))
         return 0
 
     def save(self) -> int:
@@ -211,7 +270,7 @@ class _Program:
 
         image = self._images()[self.rest[-1]]
         names = []
-        with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as archive:
+        with tarfile.open(fileobj=self.out.buffer, mode="w|") as archive:
             for number, files in enumerate((image.get("base_files", {}), image.get("files", {}))):
                 layer = io.BytesIO()
                 with tarfile.open(fileobj=layer, mode="w") as inner:
@@ -224,7 +283,7 @@ class _Program:
 
     def images(self) -> int:
         ids = {image["id"] for image in self._images().values() if self._is_wanted(image["label"])}
-        _say("\n".join(ids))
+        self._say("\n".join(ids))
         return 0
 
     def remove_images(self) -> int:
@@ -245,22 +304,20 @@ class _Program:
         if "--entrypoint" in self.options:
             return self._helper()
         if image is None:
-            _say(f"docker: Error: no such image: {self.rest[0]}", to=sys.stderr)
+            self._complain(f"docker: Error: no such image: {self.rest[0]}")
             return 125
         if "-d" not in self.options:
             code, said = image.get("smoke", [0, ""])
-            _say(said.replace("{now}", f"{time.time_ns()}"))
-            _say(image.get("error", ""), to=sys.stderr)
+            self._say(said.replace("{now}", f"{time.time_ns()}"))
+            self._complain(image.get("error", ""))
             return int(code)
         if (why := image.get("starts")) is not None:
-            _say(f"docker: Error response from daemon: {why}", to=sys.stderr)
+            self._complain(f"docker: Error response from daemon: {why}")
             return 125
         self._start(image)
         return 0
 
     def _start(self, image: dict[str, Any]) -> None:
-        import subprocess
-
         place = self.here / "containers" / self._one("--name")
         label = self._one("--label").partition("=")[2]
         published = [int(word.rpartition(":")[2]) for word in self.options.get("-p", ())]
@@ -272,11 +329,7 @@ class _Program:
         if is_strict or "exits" in image:
             (place / "exit").write_text(f"{1 if is_strict else image['exits']}")
             return
-        code = "import sys; sys.path.insert(0, sys.argv[1]); import fake; fake.serve(sys.argv[2])"
-        command = [sys.executable, "-SEc", code, str(Path(__file__).parent), str(place)]
-        quiet = subprocess.DEVNULL
-        process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
-        (place / "pid").write_text(f"{process.pid}")
+        self.world.start(place, image | started)
 
     def _helper(self) -> int:
         """What `cat /proc/net/tcp` shows from a second container: the ports of one, or of all."""
@@ -286,7 +339,7 @@ class _Program:
         for name in on_host if shown == "host" or shown in on_host else {shown} & kept.keys():
             for port in map(int, json.loads(_read(self.here / "containers" / name / "ports") or "{}")):
                 address = "0100007F" if port in kept[name].get("local", ()) else "00000000"
-                _say(_TCP.format(address=address, port=port))
+                self._say(_TCP.format(address=address, port=port))
         return 0
 
     def _container(self, name: str) -> dict[str, Any] | None:
@@ -294,6 +347,7 @@ class _Program:
         container = json.loads(_read(place / "container") or "null")
         if container is None:
             return None
+        self.world.is_over(place)
         ended = _read(place / "exit")
         ports = json.loads(_read(place / "ports") or "{}")
         state = {"Running": not ended, "ExitCode": int(ended or 0), "Pid": 0 if ended else int(_read(place / "pid") or 0)}
@@ -305,7 +359,7 @@ class _Program:
     def inspect(self) -> int:
         found = self._container(self.rest[0])
         if found is not None and self._one("--format") == "{{json .State}}":
-            _say(json.dumps(found["State"]))
+            self._say(json.dumps(found["State"]))
             return 0
         return self._shown([found] if found is not None else [])
 
@@ -315,16 +369,11 @@ class _Program:
 
     def logs(self) -> int:
         container = json.loads((self.here / "containers" / self.rest[0] / "container").read_text())
-        _say("\n".join(container.get("logs", ())))
+        self._say("\n".join(container.get("logs", ())))
         return 0
 
     def stop(self) -> int:
-        place = self.here / "containers" / self.rest[0]
-        _kill(place, signal.SIGTERM)
-        end = time.monotonic() + float(self._one("-t"))
-        while not _read(place / "exit") and time.monotonic() < end:
-            time.sleep(0.01)
-        _kill(place, signal.SIGKILL)
+        self.world.stop(self.here / "containers" / self.rest[0], float(self._one("-t")))
         return 0
 
     def remove(self) -> int:
@@ -332,20 +381,15 @@ class _Program:
 
         for name in self.rest:
             place = self.here / "containers" / name
-            _kill(place, signal.SIGKILL)
+            self.world.kill(place)
             shutil.rmtree(place, ignore_errors=True)
         return 0
 
     def ps(self) -> int:
         for place in (self.here / "containers").iterdir():
             if (text := _read(place / "container")) and self._is_wanted(json.loads(text)["label"]):
-                _say(place.name)
+                self._say(place.name)
         return 0
-
-
-def _say(text: str, *, to: Any = None) -> None:
-    if text:
-        print(text, file=to or sys.stdout, flush=True)
 
 
 def _read(path: Path) -> str:
@@ -383,20 +427,62 @@ def _contents(folder: Path) -> bytes:
     return b"".join(str(path.relative_to(folder)).encode() + path.read_bytes() for path in files)
 
 
-def _kill(place: Path, sign: int) -> None:
-    pid = int(_read(place / "pid") or 0)
-    if pid and not _read(place / "exit"):
+class _Processes:
+    """The real world: each container is a process of its own."""
+
+    def __init__(self, here: Path) -> None:
+        self.here = here
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def hang(self) -> int:
+        import subprocess
+
+        child = subprocess.Popen([sys.executable, "-SEc", "import time; time.sleep(60)"])
+        (self.here / "hung").write_text(f"{os.getpid()} {child.pid}")
+        return child.wait()
+
+    def start(self, place: Path, container: dict[str, Any]) -> None:  # noqa: ARG002 - it is in the folder, too
+        import subprocess
+
+        code = "import sys; sys.path.insert(0, sys.argv[1]); import fake; fake.serve(sys.argv[2])"
+        command = [sys.executable, "-SEc", code, str(Path(__file__).parent), str(place)]
+        quiet = subprocess.DEVNULL
+        process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+        (place / "pid").write_text(f"{process.pid}")
+
+    def stop(self, place: Path, grace: float) -> None:
+        self._signal(place, signal.SIGTERM)
+        end = time.monotonic() + grace
+        while not _read(place / "exit") and time.monotonic() < end:
+            time.sleep(0.01)
+        self.kill(place)
+
+    def kill(self, place: Path) -> None:
+        if self._signal(place, signal.SIGKILL):
+            write_exit(place, 137)
+
+    def is_over(self, place: Path) -> None:
+        """It notes that itself."""
+
+    @staticmethod
+    def _signal(place: Path, sign: int) -> bool:
+        """Send its program a signal; whether there was one."""
+        pid = int(_read(place / "pid") or 0)
+        if not pid or _read(place / "exit"):
+            return False
         try:
             os.kill(pid, sign)
         except ProcessLookupError:
-            return
-        if sign == signal.SIGKILL:
-            _write_exit(place)
+            return False
+        return True
 
 
-def _write_exit(place: Path) -> None:
+def write_exit(place: Path, code: int) -> None:
+    """Note how a container has ended."""
     try:
-        (place / "exit").write_text("137")
+        (place / "exit").write_text(f"{code}")
     except FileNotFoundError:
         return  # removed meanwhile
 
@@ -424,9 +510,6 @@ def _put(archive: Any, path: str, file: Any) -> None:
 
 def serve(folder: str) -> None:
     """Be the program of a container: listen, answer, end when asked to."""
-    import socket
-    import threading
-
     place = Path(folder)
     container = json.loads((place / "container").read_text())
     after = container.get("stops_after", 0.0)
@@ -437,14 +520,7 @@ def serve(folder: str) -> None:
         os._exit(0)
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN if after is None else end)
-    bound = {}
-    for port in container.get("ports", ()):
-        listener = socket.create_server(("127.0.0.1", port if "--network" in container["options"] else 0))
-        bound[port] = listener.getsockname()[1]
-        work = _refuse if port in container.get("mute", ()) else _answer
-        threading.Thread(target=work, args=(listener, container, folder), daemon=True).start()
-    (place / "ports.new").write_text(json.dumps(bound))
-    (place / "ports.new").rename(place / "ports")
+    listen(place, container)
     if "ends_after" in container:
         time.sleep(container["ends_after"])
         (place / "exit").write_text("0")
@@ -453,13 +529,34 @@ def serve(folder: str) -> None:
         time.sleep(0.2)
 
 
+def listen(place: Path, container: dict[str, Any]) -> list[socket.socket]:
+    """Open the ports of a container, each answered by a thread, and note them; on its own network they are other ones here."""
+    import socket
+    import threading
+
+    bound, listeners = {}, []
+    for port in container.get("ports", ()):
+        listener = socket.create_server(("127.0.0.1", port if "--network" in container["options"] else 0))
+        bound[port] = listener.getsockname()[1]
+        work = _refuse if port in container.get("mute", ()) else _answer
+        threading.Thread(target=work, args=(listener, container, str(place)), daemon=True).start()
+        listeners.append(listener)
+    (place / "ports.new").write_text(json.dumps(bound))
+    (place / "ports.new").rename(place / "ports")
+    return listeners
+
+
 def _refuse(listener: socket.socket, _container: dict[str, Any], _folder: str) -> None:
-    """Speak no HTTP."""
+    """Speak no HTTP, until the port is closed."""
     while True:
-        listener.accept()[0].close()
+        try:
+            listener.accept()[0].close()
+        except OSError:
+            return
 
 
 def _answer(listener: socket.socket, container: dict[str, Any], folder: str) -> None:
+    """Speak HTTP, until the port is closed."""
     import http.server
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -473,10 +570,16 @@ def _answer(listener: socket.socket, container: dict[str, Any], folder: str) -> 
             self.end_headers()
             self.wfile.write(data)
 
-    server: http.server.HTTPServer = http.server.HTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
-    server.socket.close()
-    server.socket = listener
-    server.serve_forever()
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    while True:
+        try:
+            connection, address = listener.accept()
+        except OSError:
+            return
+        with connection:
+            Handler(connection, address, None)  # type: ignore[arg-type]  # it needs nothing of its server
 
 
 # -------------------------------------------------------------------- the side of the test
@@ -486,6 +589,7 @@ class Fake:
     """The stand-in's folder: `bin` goes on PATH, `when` says what becomes of which Dockerfile."""
 
     def __init__(self, folder: Path) -> None:
+        self._simulated: Any = None
         self.state = folder / "state"
         self.bin = folder / "bin"
         for place in (self.bin, self.state / "images", self.state / "containers"):
@@ -511,9 +615,23 @@ class Fake:
         """The image of Dockerfiles that contain `text` is such a one."""
         self.change(rules=[*self.setup["rules"], {"when": text, "image": image}])
 
-    def reply(self, *starts: str, code: int = 0, out: str = "", err: str = "", hangs: bool = False) -> None:
-        """What a call that starts so is answered, whatever else would be."""
-        reply = {"starts": starts, "code": code, "out": out, "err": err, "hangs": hangs}
+    def reply(
+        self,
+        *starts: str,
+        program: str | None = None,
+        having: str = "",
+        after: int = 0,
+        code: int = 0,
+        out: str = "",
+        err: str = "",
+        hangs: bool = False,
+    ) -> None:
+        """What a call that starts so is answered, whatever else would be.
+
+        `program` alone, `having` such words somewhere, and only `after` so many that were answered otherwise.
+        """
+        meant = {"starts": starts, "program": program, "having": having, "after": after}
+        reply = meant | {"code": code, "out": out, "err": err, "hangs": hangs}
         self.change(replies=[*self.setup["replies"], reply])
 
     def install(self, *programs: str) -> None:
@@ -521,13 +639,29 @@ class Fake:
         code = "import sys; sys.path.insert(0, sys.argv[1]); import fake; fake.main(*sys.argv[2:])"
         for program in programs:
             words = f"'{sys.executable}' -SEc '{code}' '{Path(__file__).parent}' '{self.state}' {program}"
-            self.script(program, f'exec {words} "$@"')
+            file = self.bin / program
+            file.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+            file.chmod(0o755)
 
-    def script(self, program: str, text: str) -> None:
-        """Put a shell script on PATH."""
-        file = self.bin / program
-        file.write_text(f"#!/bin/sh\n{text}\n")
-        file.chmod(0o755)
+    def commands(self, patience: Patience | None = None) -> Commands:
+        """Commands that the programs of the test answer in its own process, in no time."""
+        from optimizer.verify.patience import USUAL
+        from tests.proof.in_process import InProcess
+
+        return InProcess(self, self._world(), patience or USUAL)
+
+    def _world(self) -> Any:
+        """That of all commands of the test."""
+        from tests.proof.in_process import Simulated
+
+        if self._simulated is None:
+            self._simulated = Simulated()
+        return self._simulated
+
+    @property
+    def contexts(self) -> list[dict[str, Any]]:
+        """What the builds so far got to see: the `tag`, the `files` of the context, and whether there is an ignore file."""
+        return [json.loads(line) for line in _read(self.state / "contexts").splitlines()]
 
     @property
     def calls(self) -> list[list[str]]:
@@ -551,9 +685,11 @@ class Fake:
         """The process that hangs, and its child."""
         return tuple(map(int, _read(self.state / "hung").split()))
 
-    def kill(self, name: str) -> None:
-        """End a container's program, whatever the test made of it."""
-        _kill(self.state / "containers" / name, signal.SIGKILL)
+    def end(self) -> None:
+        """End what still runs in containers."""
+        self._world().end()
+        for place in (self.state / "containers").iterdir():
+            _Processes(self.state).kill(place)
 
     def add_container(self, name: str, label: str) -> None:
         """A container, as an earlier run left it."""
@@ -568,10 +704,10 @@ class Fake:
 
 
 def free_port() -> int:
-    """A free port below those that the kernel picks."""
+    """A free port below those that the kernel picks; another process of the tests looks elsewhere first."""
     import socket
 
-    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+    for port in range(20_000 + os.getpid() * 101 % 10_000, 32_000):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,10 @@ from optimizer.verify.behaviour import (
     works,
 )
 from optimizer.verify.builders import choose
-from optimizer.verify.commands import BuilderError, Commands, StoppedError
+from optimizer.verify.commands import BuilderError, StoppedError
 from optimizer.verify.containers import Port
 from optimizer.verify.images import ImageConfig
+from optimizer.verify.patience import USUAL, Patience
 
 if TYPE_CHECKING:
     from tests.proof.fake import Fake
@@ -263,11 +263,19 @@ def test_the_summary(what: Behaviour, said: str) -> None:
 
 def watch(fake: Fake, *exposed: int, options: Verify | None = None, **image: Any) -> Behaviour:
     """What is seen of an image that is such. Nothing is left of its container."""
+    seen, _ = timed(fake, *exposed, options=options, **image)
+    return seen
+
+
+def timed(fake: Fake, *exposed: int, options: Verify | None = None, **image: Any) -> tuple[Behaviour, float]:
+    """The same, and how many seconds that took."""
     fake.add_image("x:1", MARK, **image)
-    observer = Observer(choose(Commands(), MARK), options or Verify(wait=5.0), "x:1")
+    commands = fake.commands()
+    observer = Observer(choose(commands, MARK), options or Verify(wait=5.0), "x:1")
+    start = commands.now()
     seen = observer.observe("x:1", config(*exposed, **image.get("config", {})))
     assert fake.containers == []
-    return seen
+    return seen, commands.now() - start
 
 
 def test_a_server_answers_is_healthy_and_stops(fake: Fake) -> None:
@@ -279,7 +287,7 @@ def test_a_server_answers_is_healthy_and_stops(fake: Fake) -> None:
     assert seen.health is True
     assert seen.output == ("started",)
     assert seen.stop_seconds is not None
-    assert seen.stop_seconds < 2
+    assert seen.stop_seconds < 0.1
     assert fake.called("exec")[0][3:] == ["check", "-x"]
     assert fake.called("stop")
     assert fake.called("rm")
@@ -304,18 +312,16 @@ def test_only_exposed_ports_are_asked_where_there_are_any(fake: Fake) -> None:
     assert seen.ports == (Port(8000), Port(20_123))
 
 
-def test_a_port_that_speaks_no_http_is_asked_once(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(behaviour, "_SETTLE", 0.2)
+def test_a_port_that_speaks_no_http_is_asked_once(fake: Fake) -> None:
     options = Verify(wait=5.0, http=("/", "/a"))
     seen = watch(fake, 8000, 8001, ports=[8000, 8001], mute=[8000], serves={"/": [200, "x"]}, options=options)
     assert [(a.port, a.path, a.status) for a in seen.answers] == [(8000, "/", 0), (8001, "/", 200), (8001, "/a", 404)]
 
 
-def test_an_error_of_the_server_is_waited_out_and_then_taken(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(behaviour, "_SETTLE", 0.3)
+def test_an_error_of_the_server_is_waited_out_and_then_taken(fake: Fake) -> None:
     seen = watch(fake, 8000, ports=[8000], serves={"/": [503, "not yet"]})
     assert [answer.status for answer in seen.answers] == [503]
-    assert seen.ready_seconds > 0.3
+    assert USUAL.settle < seen.ready_seconds < USUAL.settle + 0.5
 
 
 def test_a_program_that_ends_is_neither_asked_nor_stopped(fake: Fake) -> None:
@@ -330,42 +336,39 @@ def test_a_program_that_cannot_be_started_is_a_problem(fake: Fake) -> None:
     assert len(fake.called("rm")) == 1
 
 
-def test_a_program_that_promises_nothing_is_not_waited_for(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(behaviour, "_QUIET", 0.3)
-    start = time.monotonic()
-    seen = watch(fake, options=Verify(wait=30.0))
-    assert time.monotonic() - start < 4
+def test_a_program_that_promises_nothing_is_not_waited_for(fake: Fake) -> None:
+    seen, seconds = timed(fake, options=Verify(wait=30.0))
+    assert USUAL.quiet < seconds < USUAL.quiet + 1.0
     assert (seen.exit_code, seen.ports, seen.answers) == (None, (), ())
 
 
 def test_a_promised_port_that_never_comes_is_given_up(fake: Fake) -> None:
-    seen = watch(fake, 8000, options=Verify(wait=0.5))
+    seen, seconds = timed(fake, 8000, options=Verify(wait=60.0))
+    assert 60.0 < seconds < 61.0
     assert (seen.exit_code, seen.ports) == (None, ())
     assert "listens on no port" in (why_not_comparable(seen, config(8000)) or "")
 
 
-def test_a_promised_path_is_waited_for_without_an_exposed_port(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(behaviour, "_QUIET", 0.0)
-    start = time.monotonic()
-    watch(fake, options=Verify(wait=0.6, http=("/",)))
-    assert time.monotonic() - start >= 0.6
+def test_a_promised_path_is_waited_for_without_an_exposed_port(fake: Fake) -> None:
+    _, seconds = timed(fake, options=Verify(wait=30.0, http=("/",)))
+    assert 30.0 < seconds < 31.0
 
 
 def test_the_ports_of_the_original_are_waited_for(fake: Fake) -> None:
     fake.add_image("x:1", MARK, ports=[8000], serves={"/": [200, "x"]})
-    observer = Observer(choose(Commands(), MARK), Verify(wait=0.5), "x:1")
+    observer = Observer(choose(fake.commands(), MARK), Verify(wait=4.0), "x:1")
     like = replace(WEB, ports=(Port(8000), Port(8001)))
     seen = observer.observe("x:1", config(8000), like=like)
     assert (seen.ports, seen.answers) == ((Port(8000),), ())
 
 
-def test_a_program_that_listens_elsewhere_is_not_waited_for_to_the_end(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(behaviour, "_ELSEWHERE", 0.2)
+def test_a_program_that_listens_elsewhere_is_not_waited_for_to_the_end(fake: Fake) -> None:
     fake.add_image("x:1", MARK, ports=[8001], serves={"/": [200, "x"]})
-    observer = Observer(choose(Commands(), MARK), Verify(wait=30.0), "x:1")
-    start = time.monotonic()
+    commands = fake.commands()
+    observer = Observer(choose(commands, MARK), Verify(wait=30.0), "x:1")
+    start = commands.now()
     seen = observer.observe("x:1", config(8000, 8001), like=replace(WEB, ports=(Port(8000),)))
-    assert time.monotonic() - start < 5
+    assert USUAL.elsewhere < commands.now() - start < USUAL.elsewhere + 1.0
     assert (seen.ports, seen.answers) == ((Port(8001),), ())
 
 
@@ -374,13 +377,11 @@ def test_the_ports_that_the_kernel_picks_are_not_compared() -> None:
     assert behaviour._steady(tuple(sorted(ports)), config(80, 50_000)) == (Port(80), Port(50_000))
 
 
-def test_a_health_check_that_fails_is_tried_again(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(behaviour, "_HEALTH_SECONDS", 0.6)
-    monkeypatch.setattr(Commands, "sleep", lambda _self, _seconds: time.sleep(0.05))
+def test_a_health_check_that_fails_is_tried_again(fake: Fake) -> None:
     checked = {"Healthcheck": {"Test": ["CMD-SHELL", "check || exit 1"]}}
     seen = watch(fake, 8000, ports=[8000], serves={"/": [200, "x"]}, health=1, config=checked)
     assert seen.health is False
-    assert len(fake.called("exec")) >= 2
+    assert len(fake.called("exec")) == 1 + USUAL.health / USUAL.health_pause
     assert all(call[3:] == ["/bin/sh", "-c", "check || exit 1"] for call in fake.called("exec"))
 
 
@@ -394,7 +395,7 @@ def test_without_a_health_check_there_is_no_health(fake: Fake, test: list[str] |
 def test_a_brief_look_asks_for_answers_alone(fake: Fake) -> None:
     checked = {"Healthcheck": {"Test": ["CMD", "check"]}}
     fake.add_image("x:1", MARK, ports=[8000], serves={"/": [200, "x"]})
-    observer = Observer(choose(Commands(), MARK), Verify(wait=5.0, env=("A=1",)), "x:1")
+    observer = Observer(choose(fake.commands(), MARK), Verify(wait=5.0, env=("A=1",)), "x:1")
     seen = observer.observe("x:1", config(8000, **checked), "--read-only", is_brief=True)
     assert [answer.status for answer in seen.answers] == [200]
     assert (seen.health, seen.stop_seconds) == (None, None)
@@ -417,7 +418,7 @@ def test_a_program_that_ignores_the_signal_need_not_be_waited_for(fake: Fake, mo
 def test_a_body_that_changes_at_each_start_is_no_difference(fake: Fake) -> None:
     fake.add_image("x:1", MARK, ports=[8000], serves={"/": [200, "hello\n{start}\nbye"]})
     fake.add_image("bad:1", MARK, ports=[8000], serves={"/": [200, "hello\n{start}\nBYE"]})
-    observer = Observer(choose(Commands(), MARK), Verify(wait=5.0), "x:1")
+    observer = Observer(choose(fake.commands(), MARK), Verify(wait=5.0), "x:1")
     first, second, third = (observer.observe("x:1", config(8000), is_brief=True) for _ in range(3))
     bad = observer.observe("bad:1", config(8000), is_brief=True)
     assert first.answers[0].body != second.answers[0].body
@@ -432,7 +433,7 @@ def test_a_body_that_changes_at_each_start_is_no_difference(fake: Fake) -> None:
 def test_a_smoke_command_is_run_instead(fake: Fake) -> None:
     options = Verify(smoke="check --name 'a b'", env=("A=1",), network="mine")
     fake.add_image("x:1", MARK, smoke=[0, "one\ntwo"])
-    observer = Observer(choose(Commands(), MARK, network="mine"), options, "x:1")
+    observer = Observer(choose(fake.commands(), MARK, network="mine"), options, "x:1")
     seen = observer.observe("x:1", config(8000), "--read-only")
     assert seen == replace(SMOKE, smoke=options.smoke, ready_seconds=seen.ready_seconds)
     call = fake.called("run")[0]
@@ -456,12 +457,13 @@ def test_a_smoke_command_that_docker_cannot_run_is_a_problem(fake: Fake) -> None
 
 
 def test_a_container_is_removed_whatever_happens(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_self: Commands, _seconds: float) -> None:
+    def refuse(_seconds: float) -> None:
         raise StoppedError("interrupted")
 
-    monkeypatch.setattr(Commands, "sleep", refuse)
+    commands = fake.commands()
+    monkeypatch.setattr(commands, "sleep", refuse)
     fake.add_image("x:1", MARK)
-    observer = Observer(choose(Commands(), MARK), Verify(wait=5.0), "x:1")
+    observer = Observer(choose(commands, MARK), Verify(wait=5.0), "x:1")
     with pytest.raises(StoppedError):
         observer.observe("x:1", config(8000))
     assert fake.called("run", "-d")
@@ -518,17 +520,17 @@ def test_refusals_alone_are_said_to_be_little() -> None:
     assert "refusals" not in summary(answering(200))
 
 
-def test_a_port_that_is_not_free_yet_is_waited_for(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    waited: list[float] = []
-    monkeypatch.setattr(Commands, "sleep", lambda _self, seconds: waited.append(seconds))
+def test_a_port_that_is_not_free_yet_is_waited_for(fake: Fake) -> None:
+    commands = fake.commands(Patience(lingers=300.0))
     fake.add_image("x:1", MARK, exits=1, logs=["OSError: [Errno 98] Address already in use"])
-    observer = Observer(choose(Commands(), MARK, network="host"), Verify(wait=5.0), "x:1")
+    observer = Observer(choose(commands, MARK, network="host"), Verify(wait=5.0), "x:1")
+    start = commands.now()
     assert observer.observe("x:1", config(8000)).exit_code == 1
-    assert waited == [behaviour._LINGERS]
+    assert commands.now() - start == pytest.approx(300.0, abs=0.5)
     assert len([call for call in fake.called("run") if "-d" in call]) == 2
 
 
-def test_on_a_network_of_its_own_a_port_is_never_taken(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Commands, "sleep", lambda _self, seconds: pytest.fail(f"waits {seconds} s"))
-    seen = watch(fake, 8000, exits=1, logs=["OSError: [Errno 98] Address already in use"])
+def test_on_a_network_of_its_own_a_port_is_never_taken(fake: Fake) -> None:
+    seen, seconds = timed(fake, 8000, exits=1, logs=["OSError: [Errno 98] Address already in use"])
     assert seen.exit_code == 1
+    assert seconds < 0.2

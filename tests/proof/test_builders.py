@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from optimizer.verify.builders import Buildah, BuildLog, Docker, Podman, Recipe, choose, inspect
-from optimizer.verify.commands import BuilderError, Commands
+from optimizer.verify.commands import BuilderError
+from optimizer.verify.patience import Patience
 
 if TYPE_CHECKING:
     from optimizer.verify.builders import Build, Builder
@@ -54,48 +55,47 @@ def log(text: str) -> BuildLog:
 def test_what_answers_is_taken(fake: Fake, there: tuple[str, ...], name: str | None, kind: type[Builder], version: str) -> None:
     (fake.bin / "docker").unlink()
     fake.install(*there)
-    found = choose(Commands(), MARK, name=name)
+    found = choose(fake.commands(), MARK, name=name)
     assert type(found) is kind
     assert found.version() == version
     assert found.name == (name or kind.__name__.lower())
 
 
-@pytest.mark.usefixtures("fake")
-def test_a_builder_that_is_not_there_is_one_line() -> None:
+def test_a_builder_that_is_not_there_is_one_line(fake: Fake) -> None:
     with pytest.raises(BuilderError, match=r'^--builder nosuch: no builder "nosuch" found$'):
-        choose(Commands(), MARK, name="nosuch")
+        choose(fake.commands(), MARK, name="nosuch")
 
 
 def test_a_daemon_that_does_not_answer_is_passed_over(fake: Fake) -> None:
-    fake.script("docker", "echo Cannot connect >&2; exit 1")
+    fake.reply(program="docker", code=1, err="Cannot connect")
     fake.install("podman")
-    assert choose(Commands(), MARK).name == "podman"
+    assert choose(fake.commands(), MARK).name == "podman"
 
 
-@pytest.mark.usefixtures("fake")
-def test_a_builder_asked_for_by_name_is_never_another() -> None:
+def test_a_builder_asked_for_by_name_is_never_another(fake: Fake) -> None:
     with pytest.raises(BuilderError, match=r"^podman: No such file or directory$"):
-        choose(Commands(), MARK, name="podman")
+        choose(fake.commands(), MARK, name="podman")
 
 
 def test_buildah_without_podman_is_none(fake: Fake) -> None:
     fake.install("buildah")
     with pytest.raises(BuilderError, match="podman: No such file"):
-        choose(Commands(), MARK, name="buildah")
+        choose(fake.commands(), MARK, name="buildah")
 
 
 def test_a_buildah_that_does_not_answer_is_one_line(fake: Fake) -> None:
     fake.install("podman")
-    fake.script("buildah", "echo 'cannot clone: Operation not permitted' >&2; exit 1")
+    fake.install("buildah")
+    fake.reply(program="buildah", code=1, err="cannot clone: Operation not permitted")
     with pytest.raises(BuilderError, match=r"^buildah does not answer: cannot clone: Operation not permitted$"):
-        choose(Commands(), MARK, name="buildah")
+        choose(fake.commands(), MARK, name="buildah")
 
 
 def test_nothing_answers_is_one_line_that_says_why(fake: Fake) -> None:
     fake.change(answers=False)
     fake.install("podman")
     with pytest.raises(BuilderError) as caught:
-        choose(Commands(), MARK)
+        choose(fake.commands(), MARK)
     said = str(caught.value)
     assert said.startswith("no builder answers: no Docker daemon answers (Cannot connect to the Docker daemon")
     assert "podman does not answer: " in said
@@ -103,16 +103,13 @@ def test_nothing_answers_is_one_line_that_says_why(fake: Fake) -> None:
     assert "\n" not in said
 
 
-def test_a_daemon_that_hangs_is_no_answer(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_that_hangs_is_no_answer(fake: Fake) -> None:
     fake.reply("version", hangs=True)
-    ask = Commands.ask
-
-    def hurried(self: Commands, *words: str, timeout: float = 0.0) -> object:
-        return ask(self, *words, timeout=min(timeout, 0.3))
-
-    monkeypatch.setattr(Commands, "ask", hurried)
-    with pytest.raises(BuilderError, match=r"`docker version \{\{.Server.Version\}\}` did not answer"):
-        choose(Commands(), MARK, name="docker")
+    commands = fake.commands(Patience(answer=7.0))
+    start = commands.now()
+    with pytest.raises(BuilderError, match=r"`docker version \{\{.Server.Version\}\}` did not answer within 7 s"):
+        choose(commands, MARK, name="docker")
+    assert commands.now() - start == pytest.approx(7.0, abs=0.1)  # and the list of networks before it
 
 
 @pytest.mark.parametrize(
@@ -128,12 +125,12 @@ def test_a_daemon_without_a_bridge_has_the_network_of_the_host(
     fake: Fake, networks: list[str], said: str | None, network: str
 ) -> None:
     fake.change(networks=networks)
-    assert choose(Commands(), MARK, network=said).network == network
+    assert choose(fake.commands(), MARK, network=said).network == network
 
 
 def test_a_network_list_that_fails_changes_nothing(fake: Fake) -> None:
     fake.reply("network", code=1, err="no")
-    assert choose(Commands(), MARK).network == "default"
+    assert choose(fake.commands(), MARK).network == "default"
 
 
 # -------------------------------------------------------------------- how it is called
@@ -144,7 +141,7 @@ def words(fake: Fake) -> list[str]:
 
 
 def test_buildx_is_taken_where_it_is_there(fake: Fake, recipe: Recipe) -> None:
-    assert build(choose(Commands(), MARK), recipe).is_built
+    assert build(choose(fake.commands(), MARK), recipe).is_built
     call = words(fake)
     assert call[:3] == ["docker", "buildx", "build"]
     assert "--progress=plain" in call
@@ -156,7 +153,7 @@ def test_buildx_is_taken_where_it_is_there(fake: Fake, recipe: Recipe) -> None:
 
 def test_without_buildx_docker_itself_builds_with_buildkit(fake: Fake, recipe: Recipe) -> None:
     fake.change(buildx=False)
-    ran = Commands()
+    ran = fake.commands()
     assert build(choose(ran, MARK), recipe).is_built
     assert words(fake)[:2] == ["docker", "build"]
     assert ran.environment["DOCKER_BUILDKIT"] == "1"
@@ -165,7 +162,7 @@ def test_without_buildx_docker_itself_builds_with_buildkit(fake: Fake, recipe: R
 @pytest.mark.parametrize(("network", "allowed"), [(None, False), ("host", True), ("mine", False)])
 def test_a_named_builder_hands_over_the_image(fake: Fake, recipe: Recipe, network: str | None, *, allowed: bool) -> None:
     fake.change(buildx=False)
-    build(choose(Commands(), MARK, name="remote", network=network), recipe)
+    build(choose(fake.commands(), MARK, name="remote", network=network), recipe)
     call = words(fake)
     assert call[1:6] == ["buildx", "build", "--builder", "remote", "--load"]
     assert (("--allow", "network.host") in list(pairwise(call))) == allowed
@@ -173,14 +170,14 @@ def test_a_named_builder_hands_over_the_image(fake: Fake, recipe: Recipe, networ
 
 
 def test_no_entitlement_is_asked_for_without_a_named_builder(fake: Fake, recipe: Recipe) -> None:
-    build(choose(Commands(), MARK, network="host"), recipe)
+    build(choose(fake.commands(), MARK, network="host"), recipe)
     assert "--allow" not in words(fake)
     assert ("--network", "host") in list(pairwise(words(fake)))
 
 
 def test_target_and_arguments_are_passed_on(fake: Fake, recipe: Recipe) -> None:
     full = Recipe(recipe.dockerfile, recipe.context, None, "final", ("A=1 2", "B"))
-    build(choose(Commands(), MARK), full, is_cold=True)
+    build(choose(fake.commands(), MARK), full, is_cold=True)
     found = list(pairwise(words(fake)))
     assert {("--target", "final"), ("--build-arg", "A=1 2"), ("--build-arg", "B")} <= set(found)
     assert "--no-cache" in words(fake)
@@ -191,7 +188,7 @@ def test_podman_and_buildah_keep_layers_and_are_told_the_ignore_file(
     fake: Fake, recipe: Recipe, name: str, first: list[str]
 ) -> None:
     fake.install("podman", "buildah")
-    builder = choose(Commands(), MARK, name=name, network="host")
+    builder = choose(fake.commands(), MARK, name=name, network="host")
     ignored = Recipe(recipe.dockerfile, recipe.context, Path("/tmp/ignored"))
     assert build(builder, ignored, is_cold=True).is_built
     call = words(fake)
@@ -203,7 +200,7 @@ def test_podman_and_buildah_keep_layers_and_are_told_the_ignore_file(
 
 
 def test_what_is_built_again_comes_out_of_the_cache(fake: Fake, recipe: Recipe) -> None:
-    builder = choose(Commands(), MARK)
+    builder = choose(fake.commands(), MARK)
     steps: list[str] = []
     first = build(builder, recipe, steps=steps)
     assert (first.steps, first.total, steps) == (2, 2, ["COPY x /x", "RUN make"])
@@ -216,14 +213,14 @@ def test_what_is_built_again_comes_out_of_the_cache(fake: Fake, recipe: Recipe) 
 
 def test_podman_counts_the_same_steps(fake: Fake, recipe: Recipe) -> None:
     fake.install("podman")
-    builder = choose(Commands(), MARK, name="podman")
+    builder = choose(fake.commands(), MARK, name="podman")
     assert build(builder, recipe).steps == 2
     again = build(builder, recipe)
     assert (again.steps, again.total) == (0, 2)
 
 
 def test_inspecting_what_is_not_there_is_none(fake: Fake) -> None:
-    builder = choose(Commands(), MARK)
+    builder = choose(fake.commands(), MARK)
     assert inspect(builder, "image", "inspect", "nothing") is None
     fake.reply("image", "inspect", out="[]")
     assert inspect(builder, "image", "inspect", "x") is None
@@ -237,7 +234,7 @@ def test_inspecting_what_is_not_there_is_none(fake: Fake) -> None:
 
 def test_a_dockerfile_that_fails_is_no_error_of_the_builder(fake: Fake, recipe: Recipe) -> None:
     fake.when("RUN make", fails="make: *** No targets.")
-    found = build(choose(Commands(), MARK), recipe)
+    found = build(choose(fake.commands(), MARK), recipe)
     assert not found.is_built
     assert found.failed_pull is None
     assert found.log.tail()[-1] == "ERROR: process did not complete successfully: exit code: 1"
@@ -255,16 +252,16 @@ def test_a_dockerfile_that_fails_is_no_error_of_the_builder(fake: Fake, recipe: 
 def test_a_full_disk_is_an_error_of_the_builder(fake: Fake, recipe: Recipe, line: str) -> None:
     fake.when("RUN make", says=[line], fails="x")
     with pytest.raises(BuilderError, match=r"^the builder's disk is full \(.*\)\. Make room: docker builder prune$"):
-        build(choose(Commands(), MARK), recipe)
+        build(choose(fake.commands(), MARK), recipe)
 
 
 def test_a_build_that_merely_speaks_of_a_full_disk_is_built(fake: Fake, recipe: Recipe) -> None:
     fake.when("RUN make", says=["#6 1.2 tests for: no space left on device"])
-    assert build(choose(Commands(), MARK), recipe).is_built
+    assert build(choose(fake.commands(), MARK), recipe).is_built
 
 
 def test_a_daemon_that_vanishes_is_an_error_of_the_builder(fake: Fake, recipe: Recipe) -> None:
-    builder = choose(Commands(), MARK)
+    builder = choose(fake.commands(), MARK)
     fake.when("RUN make", fails="rpc error: code = Unavailable desc = closing transport")
     fake.change(answers=False)
     with pytest.raises(BuilderError, match="docker went away during a build: no Docker daemon answers"):
@@ -273,9 +270,17 @@ def test_a_daemon_that_vanishes_is_an_error_of_the_builder(fake: Fake, recipe: R
 
 def test_too_long_a_build_is_an_error_of_the_builder(fake: Fake, recipe: Recipe) -> None:
     fake.when("RUN make", hangs=True)
-    builder = choose(Commands(), MARK)
-    with pytest.raises(BuilderError, match="--timeout sets the limit"):
-        builder.build(recipe, "x:1", is_cold=True, timeout=0.5, on_step=lambda _: None)
+    builder = choose(fake.commands(), MARK)
+    start = builder.commands.now()
+    with pytest.raises(BuilderError, match="took longer than 500 s: stopped \\(--timeout sets the limit\\)"):
+        builder.build(recipe, "x:1", is_cold=True, timeout=500.0, on_step=lambda _: None)
+    assert builder.commands.now() - start == pytest.approx(500.0, abs=0.1)
+    fake.change(rules=[])
+    fake.when("RUN make", seconds=499.0)
+    assert builder.build(recipe, "x:1", is_cold=True, timeout=500.0, on_step=lambda _: None).elapsed > 499.0
+    fake.when("RUN make", seconds=501.0)
+    with pytest.raises(BuilderError, match="took longer than 500 s"):
+        builder.build(recipe, "x:1", is_cold=True, timeout=500.0, on_step=lambda _: None)
 
 
 # -------------------------------------------------------------------- logs
@@ -465,12 +470,12 @@ ERROR: failed to build: failed to solve: nowhere/x:1: failed to resolve source m
 )
 def test_a_base_that_cannot_be_had_is_named(fake: Fake, recipe: Recipe, said: str, words: str) -> None:
     fake.when("RUN make", says=said.splitlines(), fails="x")
-    pull = build(choose(Commands(), MARK), recipe).failed_pull
+    pull = build(choose(fake.commands(), MARK), recipe).failed_pull
     assert pull is not None
     assert words in pull
     fake.change(rules=[])
     fake.when("RUN make", says=said.splitlines())
-    assert build(choose(Commands(), MARK), recipe).failed_pull is None
+    assert build(choose(fake.commands(), MARK), recipe).failed_pull is None
 
 
 @pytest.mark.parametrize(
@@ -482,12 +487,12 @@ def test_a_base_that_cannot_be_had_is_named(fake: Fake, recipe: Recipe, said: st
 )
 def test_another_error_is_no_failed_pull(fake: Fake, recipe: Recipe, said: str) -> None:
     fake.when("RUN make", says=said.splitlines(), fails="x")
-    assert build(choose(Commands(), MARK), recipe).failed_pull is None
+    assert build(choose(fake.commands(), MARK), recipe).failed_pull is None
 
 
 def test_what_a_command_says_of_a_manifest_is_no_failed_pull(fake: Fake, recipe: Recipe) -> None:
     fake.when("RUN make", says=["#5 0.213 error: reading manifest build.json: no such file"], fails="x")
-    assert build(choose(Commands(), MARK), recipe).failed_pull is None
+    assert build(choose(fake.commands(), MARK), recipe).failed_pull is None
 
 
 def test_pulling_an_image_that_is_copied_from_is_no_building() -> None:

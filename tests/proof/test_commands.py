@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from optimizer.verify import commands
 from optimizer.verify.commands import BuilderError, Commands, Done, StoppedError
+from optimizer.verify.patience import Patience
 from tests.proof.fake import is_alive, until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
 SHELL = ("/bin/sh", "-c")
 # Each writes process ids to a file and stays: a program with a child, a shell whose child is deaf to Ctrl-C (as all that shells
 # put into the background), and a program that is itself deaf to it.
@@ -118,18 +119,16 @@ def test_too_long_a_build_is_one_line_and_leaves_no_process(tmp_path: Path) -> N
     assert are_dead(pids(tmp_path / "pids"))
 
 
-def test_what_does_not_end_when_asked_to_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "_KILL_AFTER", 0.2)
+def test_what_does_not_end_when_asked_to_is_killed(tmp_path: Path) -> None:
     with pytest.raises(BuilderError, match="did not answer"):
-        Commands().ask(*python(DEAF, tmp_path / "pids"), timeout=0.4)
+        Commands(Patience(kill=0.2)).ask(*python(DEAF, tmp_path / "pids"), timeout=0.4)
     assert are_dead(pids(tmp_path / "pids"))
 
 
-def test_a_child_that_does_not_end_when_asked_to_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "_KILL_AFTER", 0.2)
+def test_a_child_that_does_not_end_when_asked_to_is_killed(tmp_path: Path) -> None:
     try:
         with pytest.raises(BuilderError, match="did not answer"):
-            Commands().ask(*SHELL, WITH_DEAF_CHILD.format(tmp_path / "pids"), timeout=0.2)
+            Commands(Patience(kill=0.2)).ask(*SHELL, WITH_DEAF_CHILD.format(tmp_path / "pids"), timeout=0.2)
         assert are_dead(pids(tmp_path / "pids"), 0.5)
     finally:
         os.kill(pids(tmp_path / "pids")[1], signal.SIGKILL)

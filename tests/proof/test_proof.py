@@ -54,7 +54,7 @@ def run(project: Path, fake: Fake) -> Callable[..., Proof]:
 
     def ran(*, drops: bool = False, said: list[str] | None = None, **options: Any) -> Proof:
         result = batch.fix_file(project / "Dockerfile", {"unsafe": True, "verify": options})
-        with Session(result.settings.verify, (said if said is not None else []).append) as session:
+        with Session(result.settings.verify, (said if said is not None else []).append, fake.commands()) as session:
             found = prove(session, result, drops=drops)
         assert fake.containers == []
         assert fake.images == []
@@ -129,8 +129,7 @@ def test_an_edit_runs_only_what_depends_on_it(run: Callable[..., Proof], project
 
 
 def test_a_build_after_an_edit_that_fails_is_not_measured(run: Callable[..., Proof], fake: Fake) -> None:
-    real = (fake.bin / "docker").read_text()
-    fake.script("docker", 'case "$*" in *"-again"*"-f"*) echo broken; exit 1;; esac\n' + real.partition("\n")[2])
+    fake.reply("buildx", "build", having="-again -f", code=1, out="broken")
     found = run(edit="src/x")
     assert found.verdict is Verdict.PROVEN
     assert found.before is not None
@@ -138,7 +137,8 @@ def test_a_build_after_an_edit_that_fails_is_not_measured(run: Callable[..., Pro
 
 
 def test_scanners_count_both_images(run: Callable[..., Proof], fake: Fake) -> None:
-    fake.script("syft", "printf '%s' '{\"artifacts\": [1, 2]}'")
+    fake.install("syft")
+    fake.reply(program="syft", out='{"artifacts": [1, 2]}')
     found = run(scan=True)
     assert found.before is not None
     assert found.after is not None
@@ -262,10 +262,7 @@ def test_a_base_of_the_rewritten_image_that_cannot_be_had_is_said(run: Callable[
     assert [what for _, what in said(run())] == ["docker.io/library/debian:12-slim cannot be pulled: not found"]
 
 
-def test_a_health_check_that_fails_only_in_the_new_image(
-    run: Callable[..., Proof], fake: Fake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("optimizer.verify.behaviour._HEALTH_SECONDS", 1)
+def test_a_health_check_that_fails_only_in_the_new_image(run: Callable[..., Proof], fake: Fake) -> None:
     fake.when("", config={"Healthcheck": {"Test": ["CMD", "check"]}})
     fake.when(CANDIDATE, health=1, logs=["x"])
     assert said(run()) == [(Area.BEHAVIOUR, "its health check fails (x)")]
@@ -279,7 +276,7 @@ def test_a_health_check_that_fails_only_in_the_new_image(
     [
         ({"fails": "make: *** no rule"}, {}, "the original does not build"),
         ({"exits": 1, "logs": ["no DATABASE_URL"]}, {}, "exposes 8000, but ends with 1 before it answers"),
-        ({"ports": []}, {"wait": 0.4}, "exposes 8000, but listens on no port"),
+        ({"ports": []}, {"wait": 40.0}, "exposes 8000, but listens on no port"),
         ({"starts": "no such program"}, {}, "the original cannot be started: docker: Error response"),
         ({"smoke": [3, "out"]}, {"smoke": "check"}, "`check` ends with 3 in the original"),
     ],
@@ -362,10 +359,7 @@ def test_where_no_rewrite_holds_the_original_stays(run: Callable[..., Proof], fa
 def test_what_holds_in_the_search_and_not_in_the_end_is_no_proof(run: Callable[..., Proof], fake: Fake) -> None:
     # the last, cold build of what holds fails, though it held before
     fake.when("12-slim", fails="x")
-    real = (fake.bin / "docker").read_text().partition("\n")[2]
-    count = fake.state / "cold"
-    seen = f"echo >> {count}; n=0; while read -r _; do n=$((n+1)); done < {count}; [ $n -gt 2 ] && {{ echo flaky; exit 1; }}"
-    fake.script("docker", f'case "$*" in *"buildx build"*--no-cache*) {seen} ;; esac\n{real}')
+    fake.reply("buildx", "build", having="--no-cache", after=2, code=1, out="flaky")
     found = run(drops=True)
     assert found.verdict is Verdict.FAILED
     assert dropped(found) == ["use-slim-base"]
@@ -384,12 +378,23 @@ def test_what_holds_in_the_search_and_not_in_the_end_is_no_proof(run: Callable[.
 )
 def test_an_error_of_the_builder_ends_all_and_clears_up(project: Path, fake: Fake, image: dict[str, Any], words: str) -> None:
     fake.when(CANDIDATE, **image)
-    result = batch.fix_file(project / "Dockerfile", {"unsafe": True, "verify": {"timeout": 1.0}})
-    with pytest.raises(BuilderError, match=words), Session(result.settings.verify, lambda _: None) as session:
+    result = batch.fix_file(project / "Dockerfile", {"unsafe": True, "verify": {"timeout": 100.0}})
+    with pytest.raises(BuilderError, match=words), Session(result.settings.verify, lambda _: None, fake.commands()) as session:
         prove(session, result, drops=True)
     assert (fake.containers, fake.images) == ([], [])
     assert list((fake.state.parent / "tmp").iterdir()) == []
-    assert until(lambda: not any(is_alive(pid) for pid in fake.hung))
+
+
+@pytest.mark.processes
+def test_a_build_that_hangs_leaves_no_process(project: Path, fake: Fake) -> None:
+    fake.when(CANDIDATE, hangs=True)
+    result = batch.fix_file(project / "Dockerfile", {"unsafe": True, "verify": {"timeout": 3.0}})
+    with pytest.raises(BuilderError, match="took longer than 3 s"), Session(result.settings.verify, lambda _: None) as session:
+        prove(session, result, drops=True)
+    assert len(fake.hung) == 2
+    assert until(lambda: not any(map(is_alive, fake.hung)))
+    assert (fake.containers, fake.images) == ([], [])
+    assert list((fake.state.parent / "tmp").iterdir()) == []
 
 
 def test_what_earlier_runs_left_is_cleared_and_what_others_run_is_not(run: Callable[..., Proof], fake: Fake) -> None:
@@ -424,12 +429,10 @@ def test_what_is_ignored_is_not_copied_for_the_edit(run: Callable[..., Proof], p
     (project / ".dockerignore").write_text("secret\n")
     (project / "secret").write_text("1")
     (project / "link").symlink_to("nowhere")
-    seen = fake.state / "seen"
-    real = (fake.bin / "docker").read_text().partition("\n")[2]
-    fake.script("docker", f'case "$*" in *"-again "*) for last in "$@"; do :; done; echo "$last"/* >> {seen};; esac\n{real}')
     assert run(edit="src/x").verdict is Verdict.PROVEN
-    assert "/src" in seen.read_text()
-    assert "secret" not in seen.read_text()
+    edits = [build["files"] for build in fake.contexts if build["tag"].endswith("-again")]
+    assert len(edits) == 2
+    assert all("src/x" in files and "secret" not in files for files in edits)
 
 
 def test_an_edit_with_an_absolute_path_never_touches_the_authors_file(run: Callable[..., Proof], project: Path) -> None:

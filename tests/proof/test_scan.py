@@ -9,7 +9,7 @@ import pytest
 
 from optimizer.settings import Verify
 from optimizer.verify.commands import BuilderError
-from optimizer.verify.scan import Scan, scan
+from optimizer.verify.scan import SCANNERS, Scan, scan
 from optimizer.verify.session import Session
 
 if TYPE_CHECKING:
@@ -31,15 +31,16 @@ TRIVY = {
 @pytest.fixture
 def session(fake: Fake) -> Session:
     assert fake.calls == []
-    return Session(Verify(scan=True), lambda _: None)
+    return Session(Verify(scan=True), lambda _: None, fake.commands())
 
 
 def install(fake: Fake, program: str, found: object) -> None:
-    fake.script(program, f"echo '{program}' \"$@\" >> '{fake.state}/scanned'\nprintf '%s' '{json.dumps(found)}'")
+    fake.install(program)
+    fake.reply(program=program, out=json.dumps(found))
 
 
 def scanned(fake: Fake) -> list[str]:
-    return (fake.state / "scanned").read_text().splitlines()
+    return [" ".join(call) for call in fake.calls if call[0] in SCANNERS]
 
 
 def test_without_a_scanner_nothing_is_counted(fake: Fake, session: Session) -> None:
@@ -79,13 +80,15 @@ def test_nothing_found_is_not_the_same_as_not_looked_at(fake: Fake, session: Ses
 
 
 def test_a_scanner_that_fails_is_one_line(fake: Fake, session: Session) -> None:
-    fake.script("grype", "echo 'ERROR no database' >&2; exit 1")
+    fake.install("grype")
+    fake.reply(program="grype", code=1, err="ERROR no database")
     with pytest.raises(BuilderError, match=r"^grype failed: ERROR no database$"):
         scan(session, "x:1")
 
 
 def test_a_scanner_that_writes_no_json_is_one_line(fake: Fake, session: Session) -> None:
-    fake.script("trivy", "echo 'a new version is there'")
+    fake.install("trivy")
+    fake.reply(program="trivy", out="a new version is there")
     with pytest.raises(BuilderError, match="trivy"):
         scan(session, "x:1")
 
@@ -100,7 +103,7 @@ def test_a_match_without_a_severity_is_unknown(fake: Fake, session: Session) -> 
 def test_the_image_of_podman_is_asked_of_podman(fake: Fake) -> None:
     fake.install("podman")
     install(fake, "syft", SYFT)
-    scan(Session(Verify(builder="podman"), lambda _: None), "x:1")
+    scan(Session(Verify(builder="podman"), lambda _: None, fake.commands()), "x:1")
     assert "podman:x:1" in scanned(fake)[0]
 
 
@@ -122,5 +125,5 @@ def test_docker_scout_is_asked_where_docker_has_it(fake: Fake, session: Session)
 def test_docker_scout_is_not_asked_of_podman(fake: Fake) -> None:
     fake.install("podman")
     fake.reply("scout", "version", out="version: v1.14.0")
-    assert scan(Session(Verify(builder="podman"), lambda _: None), "x:1") is None
+    assert scan(Session(Verify(builder="podman"), lambda _: None, fake.commands()), "x:1") is None
     assert not fake.called("scout")

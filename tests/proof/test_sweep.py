@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from optimizer.verify import sweep
+from optimizer.verify.commands import Commands
+from optimizer.verify.patience import Patience
 from tests.proof.fake import is_alive, until
 
 if TYPE_CHECKING:
@@ -25,9 +27,10 @@ HOST = os.uname().nodename
 PARENT = """
 import subprocess, sys, time
 from optimizer.verify import sweep
+from optimizer.verify.commands import Commands
 label = sweep.mark()
 folder = sweep.temporary_folder()
-sweeper = sweep.Sweeper("docker", label, folder)
+sweeper = sweep.Sweeper(Commands(), "docker", label, folder)
 children = [subprocess.Popen(["/bin/sleep", "60"], start_new_session=True) for _ in range(2)]
 for child in children:
     sweeper.watch(child.pid)
@@ -62,12 +65,9 @@ def test_a_process_number_that_is_used_again_is_another_process() -> None:
     assert sweep.is_left_over(f"{host}/{pid}/{int(start) - 1}/{since}")
 
 
-@pytest.mark.parametrize(
-    ("since", "left"),
-    [(time.time(), False), (time.time() - 3_600, False), (time.time() - 2 * 86_400, True), (time.time() + 86_400, False)],
-)
-def test_another_machine_is_believed_for_a_day(since: float, *, left: bool) -> None:
-    assert sweep.is_left_over(f"elsewhere/1/1/{int(since)}") == left
+@pytest.mark.parametrize(("age", "left"), [(0, False), (3_600, False), (2 * 86_400, True), (-86_400, False)])
+def test_another_machine_is_believed_for_a_day(age: int, *, left: bool) -> None:
+    assert sweep.is_left_over(f"elsewhere/1/1/{int(time.time()) - age}") == left
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_only_what_dead_processes_left_is_cleared(fake: Fake) -> None:
     for name, label in (("dead", dead), ("mine", sweep.mark()), ("other", other), ("strange", "no label of ours")):
         fake.add_container(name, label)
         fake.add_image(f"{name}:1", label)
-    assert sweep.clear("docker") == 2
+    assert sweep.clear(fake.commands(), "docker") == 2
     assert sorted(fake.containers) == ["mine", "other", "strange"]
     assert sorted(fake.images) == ["mine:1", "other:1", "strange:1"]
 
@@ -92,15 +92,15 @@ def test_one_label_is_cleared_and_no_other(fake: Fake) -> None:
     for name, owner in (("mine", label), ("also", label), ("longer", f"{label}0"), ("dead", gone())):
         fake.add_container(name, owner)
         fake.add_image(f"{name}:1", owner)
-    assert sweep.clear("docker", label) == 4
+    assert sweep.clear(fake.commands(), "docker", label) == 4
     assert sorted(fake.containers) == ["dead", "longer"]
     assert sorted(fake.images) == ["dead:1", "longer:1"]
     assert len(fake.called("ps", "-aq", "--no-trunc", "--filter", f"label=dockeropt.verify={label}")) == 1
 
 
 def test_where_there_is_nothing_nothing_is_removed(fake: Fake) -> None:
-    assert sweep.clear("docker") == 0
-    assert sweep.clear("docker", "x") == 0
+    assert sweep.clear(fake.commands(), "docker") == 0
+    assert sweep.clear(fake.commands(), "docker", "x") == 0
     assert [call[1] for call in fake.calls] == ["ps", "images"] * 2
 
 
@@ -108,8 +108,8 @@ def test_a_daemon_that_is_gone_is_no_error(fake: Fake) -> None:
     fake.add_container("dead", gone())
     fake.reply("ps", code=1, err="Cannot connect")
     fake.reply("images", code=1, err="Cannot connect")
-    assert sweep.clear("docker") == 0
-    assert sweep.clear("no-such-program") == 0
+    assert sweep.clear(fake.commands(), "docker") == 0
+    assert sweep.clear(fake.commands(), "no-such-program") == 0
 
 
 def test_folders_of_dead_processes_go_and_no_others(fake: Fake) -> None:
@@ -144,6 +144,7 @@ def parent(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> tuple[subprocess.Pope
     return process, label, Path(folder), [int(pid) for pid in pids]
 
 
+@pytest.mark.processes
 def test_a_killed_process_is_cleared_up_after(fake: Fake, parent: tuple[subprocess.Popen[str], str, Path, list[int]]) -> None:
     process, label, folder, (child, ended) = parent
     assert folder.is_dir()
@@ -163,12 +164,13 @@ def test_a_killed_process_is_cleared_up_after(fake: Fake, parent: tuple[subproce
         os.killpg(ended, signal.SIGKILL)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_the_sweeper_outlives_a_request_to_end(fake: Fake, sign: int) -> None:
     label, folder = sweep.mark(), sweep.temporary_folder()
-    sweeper = sweep.Sweeper("docker", label, folder)
+    sweeper = sweep.Sweeper(Commands(), "docker", label, folder)
     fake.add_container("made", label)
-    pid = sweeper._process.pid
+    pid = _process(sweeper).pid
     assert until(lambda: int(_status(pid, "SigIgn"), 16) & 1 << (sign - 1))
     os.killpg(pid, sign)
     time.sleep(0.1)
@@ -179,13 +181,19 @@ def test_the_sweeper_outlives_a_request_to_end(fake: Fake, sign: int) -> None:
     assert fake.containers == []
 
 
+def _process(sweeper: sweep.Sweeper) -> subprocess.Popen[bytes]:
+    assert isinstance(sweeper._process, subprocess.Popen)
+    return sweeper._process
+
+
 def _status(pid: int, name: str) -> str:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
 
 
+@pytest.mark.processes
 def test_finishing_twice_or_after_the_sweeper_died_is_no_error(fake: Fake) -> None:
-    sweeper = sweep.Sweeper("docker", sweep.mark(), sweep.temporary_folder())
+    sweeper = sweep.Sweeper(Commands(), "docker", sweep.mark(), sweep.temporary_folder())
     sweeper._process.kill()
     sweeper._process.wait()
     sweeper.watch(os.getpid())
@@ -194,13 +202,13 @@ def test_finishing_twice_or_after_the_sweeper_died_is_no_error(fake: Fake) -> No
     assert fake.called("rm") == []
 
 
-def test_a_daemon_that_hangs_does_not_hold_up_the_end(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "_WAIT", 0.8)
+@pytest.mark.processes
+def test_a_daemon_that_hangs_does_not_hold_up_the_end(fake: Fake) -> None:
     fake.reply("ps", hangs=True)
-    sweeper = sweep.Sweeper("docker", sweep.mark(), sweep.temporary_folder())
+    sweeper = sweep.Sweeper(Commands(Patience(clear=0.8)), "docker", sweep.mark(), sweep.temporary_folder())
     start = time.monotonic()
     sweeper.finish()
     assert time.monotonic() - start < 3
-    assert not is_alive(sweeper._process.pid)
+    assert not is_alive(_process(sweeper).pid)
     if fake.hung:
         os.killpg(os.getpgid(fake.hung[0]), signal.SIGKILL)

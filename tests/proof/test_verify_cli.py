@@ -35,6 +35,7 @@ def project(tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Path
     (tmp_path / "src" / "x").write_text("1")
     (tmp_path / "Dockerfile").write_text(NAIVE)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("optimizer.verify.session.Commands", fake.commands)
     fake.when("", ports=[8000], serves={"/": [200, "hello"]}, config={"ExposedPorts": {"8000/tcp": {}}}, files={"/src/x": "1"})
     fake.when(CANDIDATE, config={"Labels": {"maintainer": "Jane"}})
     return tmp_path
@@ -302,14 +303,10 @@ def test_a_companion_file_is_seen_by_the_build_and_written_only_when_proven(proj
     assert run("fix", "--verify", "-w").exit_code == 2
     assert not (project / ".dockerignore").exists()
     fake.when(ORIGINAL, fails=None)
-    seen = fake.state / "ignored"
-    real = (fake.bin / "docker").read_text().partition("\n")[2]
-    fake.script(
-        "docker", f'[ "$2" = build ] && for w in "$@"; do [ -f "$w.dockerignore" ] && echo "$w" >> {seen}; done\n{real}'
-    )
+    before = len(fake.contexts)
     assert run("fix", "--verify", "-w").exit_code == 0
     assert (project / ".dockerignore").exists()
-    assert seen.read_text()
+    assert [build["has_ignore"] for build in fake.contexts[before : before + 2]] == [False, True]
     assert CANDIDATE in (project / "Dockerfile").read_text()
 
 
@@ -331,6 +328,7 @@ def end(process: subprocess.Popen[bytes], sign: int) -> tuple[bytes, bytes]:
     return process.communicate(timeout=20)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_end_in_the_middle_of_a_build_clears_up_and_writes_nothing(project: Path, fake: Fake, sign: int) -> None:
     fake.when(CANDIDATE, hangs=True)
@@ -343,6 +341,7 @@ def test_an_end_in_the_middle_of_a_build_clears_up_and_writes_nothing(project: P
     assert is_clear(fake)
 
 
+@pytest.mark.processes
 def test_an_end_while_a_container_is_watched_clears_up(project: Path, fake: Fake) -> None:
     fake.when("", ports=[])
     process = start(fake, "verify")
@@ -353,6 +352,7 @@ def test_an_end_while_a_container_is_watched_clears_up(project: Path, fake: Fake
     assert is_clear(fake)
 
 
+@pytest.mark.processes
 def test_a_second_end_does_not_keep_it_from_clearing_up(project: Path, fake: Fake) -> None:
     fake.when(CANDIDATE, hangs=True)
     process = start(fake, "fix", "--verify", "-w")
@@ -365,6 +365,7 @@ def test_a_second_end_does_not_keep_it_from_clearing_up(project: Path, fake: Fak
     assert (project / "Dockerfile").read_text() == NAIVE
 
 
+@pytest.mark.processes
 def test_a_killed_run_is_cleared_up_after(project: Path, fake: Fake) -> None:
     fake.when(CANDIDATE, hangs=True)
     process = start(fake, "fix", "--verify", "-w")
@@ -375,6 +376,7 @@ def test_a_killed_run_is_cleared_up_after(project: Path, fake: Fake) -> None:
     assert (project / "Dockerfile").read_text() == NAIVE
 
 
+@pytest.mark.processes
 def test_what_was_written_before_the_end_is_not_denied(project: Path, fake: Fake) -> None:
     (project / "b.Dockerfile").write_text(NAIVE.replace("ADD src /src", "RUN other"))
     fake.when("RUN other", hangs=True)

@@ -257,7 +257,7 @@ class Answering(Commands):
         super().__init__()
         self.answer = Done(code, out)
 
-    def ask(self, *words: str, timeout: float = 1.0) -> Done:  # noqa: ARG002 - the answer is always the same
+    def ask(self, *words: str, timeout: float | None = None) -> Done:  # noqa: ARG002 - the answer is always the same
         return self.answer
 
 
