@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from optimizer.facts.commands import deleted
 from optimizer.facts.places import LOOKED_UP
-from optimizer.facts.sources import meets, reads_no_sources
+from optimizer.facts.sources import given_owner, meets, reads_no_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts import Facts
@@ -109,7 +109,10 @@ def why_not_past(facts: Facts, copy: Copy, other: Instruction) -> str | None:
         return "WORKDIR changes on the way, and the destination is relative"
     if other.keyword == "RUN":
         commands = facts.placed(other)
-        free = commands is not None and all(reads_no_sources(p, copy.roots) or empties_cache(p) for p in commands)
+        roots = copy.roots
+        free = commands is not None and all(
+            reads_no_sources(p, roots) or empties_cache(p) or given_owner(p, roots) is not None for p in commands
+        )
         return None if free else "a RUN between the COPY and the install may read the sources"
     if other.keyword in ("COPY", "ADD"):
         return _overlap(facts, copy, other)
@@ -124,6 +127,15 @@ def _overlap(facts: Facts, copy: Copy, other: Instruction) -> str | None:
     if folder is not None and not meets(folder, copy.roots) and not any(root.startswith(folder) for root in copy.roots):
         return None
     return "another COPY between them writes to the same place, and the later one counts"
+
+
+def owner_given(facts: Facts, copy: Copy, between: Iterable[Instruction]) -> str | None:
+    """Whom a RUN between a COPY and its new place gives the files to, all of them: the COPY has to say so itself then."""
+    found = None
+    for run in (i for i in between if i.keyword == "RUN"):
+        for placed in facts.placed(run) or ():
+            found = given_owner(placed, copy.roots) or found
+    return found
 
 
 def empties_cache(placed: Placed) -> bool:

@@ -24,7 +24,7 @@ from optimizer.facts.installs import install_inputs
 from optimizer.facts.manifests import Application, Inputs, NeedsSources
 from optimizer.facts.sources import meets, reads_no_sources
 from optimizer.layers import commands_in
-from optimizer.reorder import empties_cache, source_copies, sources_in, why_not_past, why_read
+from optimizer.reorder import empties_cache, owner_given, source_copies, sources_in, why_not_past, why_read
 from optimizer.rewrite import Aspect, Change, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
 
@@ -53,7 +53,7 @@ class _Wanted:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What to do about one install."""
+    """What to do about one install. `owner`: whom a RUN in between gives the late COPYs' files to."""
 
     run: Instruction
     inputs: Inputs
@@ -61,6 +61,7 @@ class _Plan:
     late: tuple[Copy, ...]
     wanted: tuple[_Wanted, ...]
     cut: int | None
+    owner: str | None = None
 
 
 class CopyManifestsFirst:
@@ -159,8 +160,18 @@ def _plan(facts: Facts, run: Instruction, copies: tuple[Copy, ...]) -> _Plan | N
             return wanted
         late_roots = tuple(root for copy in late for root in copy.roots)
         cut = None if inputs.prefetch else _cut(facts, run, index, late_roots, application)
-        return cut if isinstance(cut, NeedsSources) else _Plan(run, inputs, placed, late, wanted, cut)
+        if isinstance(cut, NeedsSources):
+            return cut
+        owners = {owner_given(facts, copy, _behind_of(facts.document, copy.instruction, run)) for copy in late}
+        if len(owners) > 1 or (owners != {None} and (inputs.prefetch is not None or any(_is_owned(copy) for copy in late))):
+            return NeedsSources("a RUN between the COPY and the install changes the owner of some of the sources")
+        return _Plan(run, inputs, placed, late, wanted, cut, owners.pop())
     return None
+
+
+def _is_owned(copy: Copy) -> bool:
+    """Whether a COPY has an owner of its own, or brings what the RUN would give to somebody while it runs."""
+    return copy.instruction.flag("chown") is not None or copy.is_remote or copy.instruction.keyword != "COPY"
 
 
 def _unusual(facts: Facts, run: Instruction, placed: Placed, roots: tuple[str, ...]) -> str | None:
@@ -267,7 +278,7 @@ def _edits(document: Document, facts: Facts, plan: _Plan) -> tuple[tuple[Edit, .
     """`head` (the manifests, and a prefetch) in front of the install; the late COPYs behind it, or between the two."""
     moved = [copy.instruction for copy in plan.late]
     between = document.instructions[moved[0].index + 1 : plan.run.index]
-    in_place = not any(i.keyword in ("RUN", "COPY", "ADD") and i not in moved for i in between)
+    in_place = not any(i.keyword in ("RUN", "COPY", "ADD") and i not in moved for i in between) or plan.owner is not None
     if plan.inputs.prefetch is not None:
         in_place = len(moved) == plan.run.index - moved[0].index
     lines = _copy_lines(facts, plan, facts.state(moved[0] if in_place else plan.run).workdir)
@@ -276,6 +287,10 @@ def _edits(document: Document, facts: Facts, plan: _Plan) -> tuple[tuple[Edit, .
     ]
     entries = tuple(copy_entry(i) for i in passing)
     changes = [Change(Aspect.COPIES, removed=entries, added=(*(entry for _, entry in lines), *entries))]
+    if plan.owner is not None:
+        old = tuple(copy_entry(i) for i in moved)
+        new = tuple(entry.replace("COPY", f"COPY --chown={plan.owner}", 1) for entry in old)
+        changes = [Change(Aspect.COPIES, removed=old, added=(*(entry for _, entry in lines), *new))]
     head = [line for line, _ in lines]
     if plan.inputs.prefetch is not None:
         command = _prefetch(facts, plan)
@@ -299,7 +314,7 @@ def _arrange(document: Document, facts: Facts, plan: _Plan, head: list[str], *, 
         if in_place:
             return [document.insert_before(moved[0], text + (newline if moved[0].lead is not None else ""))]
         before = document.insert_before(plan.run, text)
-        blocks = "".join(document.block(i).lstrip("\r\n") + newline for i in moved)
+        blocks = "".join(_block(document, plan, i).lstrip("\r\n") + newline for i in moved)
         return [*gone, Edit(before.span, before.text + blocks)]
     behind = _behind(document, facts, plan, moved)
     if not head:
@@ -309,11 +324,20 @@ def _arrange(document: Document, facts: Facts, plan: _Plan, head: list[str], *, 
     return [*gone, document.insert_before(plan.run, text), behind]
 
 
+def _block(document: Document, plan: _Plan, instruction: Instruction) -> str:
+    """A late COPY as it stands, with the owner that a RUN in between gave to what it brings."""
+    block, raw = document.block(instruction), document.raw(instruction)
+    if plan.owner is None:
+        return block
+    head = len(instruction.keyword)
+    return f"{block.removesuffix(raw)}{raw[:head]} --chown={plan.owner}{raw[head:]}"
+
+
 def _behind(document: Document, facts: Facts, plan: _Plan, moved: list[Instruction]) -> Edit:
     """The late COPYs behind the install; where the RUN is cut, between its two halves."""
     source, run = document.source, plan.run
     newline = source.newline
-    text = "".join(newline + document.block(i) for i in moved)
+    text = "".join(newline + _block(document, plan, i) for i in moved)
     origin = moved[0].whole.start
     if plan.cut is None:
         return Edit(Span(run.span.end, run.span.end), text, moved_from=origin)

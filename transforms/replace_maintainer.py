@@ -35,6 +35,10 @@ class ReplaceMaintainer:
             if label := _label(document, instruction):
                 yield Refusal(self, "the stage sets the label already", (facts.seen(label, "sets it"),))
                 continue
+            if other := _other(document, instruction):
+                reason = "the stage names several: the last one counts, and a label would leave the field to another"
+                yield Refusal(self, reason, (facts.seen(other, "names another"),))
+                continue
             value = _quoted(instruction.value, document.escape)
             yield Rewrite(
                 self,
@@ -53,13 +57,20 @@ class ReplaceMaintainer:
 def _label(document: Document, instruction: Instruction) -> Instruction | None:
     stage = document.stage_of(instruction)
     labels = [i for i in stage.body if i.keyword == "LABEL" and any(p.name.strip("\"'") == "maintainer" for p in i.pairs)]
-    others = [i for i in stage.body if i.keyword == "MAINTAINER" and i.index < instruction.index]
-    return next(iter(labels or others), None)
+    return next(iter(labels), None)
+
+
+def _other(document: Document, instruction: Instruction) -> Instruction | None:
+    """Another MAINTAINER of the same stage."""
+    stage = document.stage_of(instruction)
+    return next((i for i in stage.body if i.keyword == "MAINTAINER" and i is not instruction), None)
 
 
 def _quoted(value: str, escape: str) -> str:
     """`value` in double quotes; MAINTAINER expands no variables, so a `$` in it is literal."""
-    value = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
+    inner = value[1:-1].replace(escape + value[:1], "")
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" and value[0] not in inner
+    value = value[1:-1] if is_quoted else value
     for char in (escape, '"', "$"):
         value = value.replace(char, escape + char)
     return f'"{value}"'

@@ -33,13 +33,15 @@ _NEEDS_THEM = re.compile(
     r"^(python3?-pip|cmake|r-base.*|texlive.*|wine.*|libreoffice.*|.*-(full|desktop|all)|task-.*|certbot|docker\.io|lxc|lxd|snapd"
     r"|wkhtmltopdf|php[\d.]*|chromium|ubuntu-.*|kubuntu-.*|gnome.*|kde-.*|xfce4.*|build-dep)$"
 )
-# What is kept by name where it would be lost: certificates for whoever speaks TLS, xauth for xvfb-run.
-_KEPT = {"ca-certificates": None, "xauth": "xvfb"}
+# What is kept by name where it would be lost: certificates for whoever speaks TLS, xauth for xvfb-run, the headers of C.
+_KEPT = {"ca-certificates": None, "xauth": "xvfb", "libc6-dev": "gcc"}
 # What comes with these as a dependency.
 _COMES_WITH = {
     "ca-certificates": frozenset({"openssl", "libssl3", "libssl3t64"}),
     "openssh-client": frozenset({"adduser", "xauth"}),
-    "gcc": frozenset({"libc6-dev"}),
+    "libc6-dev": frozenset({"libc-dev-bin", "libcrypt-dev", "linux-libc-dev", "rpcsvc-proto", "libnsl-dev", "libtirpc-dev"}),
+    "g++": frozenset({"libc6-dev", "libc-dev-bin", "libcrypt-dev", "linux-libc-dev", "rpcsvc-proto"}),
+    "build-essential": frozenset({"libc6-dev", "gcc", "g++", "make", "libc-dev-bin", "libcrypt-dev", "linux-libc-dev"}),
 }
 # Documentation, translations, completion, pagers, desktop data and build helpers: no program in a container opens them.
 _INERT = re.compile(
@@ -176,7 +178,7 @@ def _checks(facts: Facts, stage: Stage, run: Instruction, install: AptInstall, p
     there = present | {p for name in present for p in _COMES_WITH.get(name, ())}
     signs: dict[tuple[str, str], None] = {}
     for name in install.packages:
-        lost = _lost(name, release)
+        lost = _lost(name, release) if release in _table() else frozenset[str]()  # said once, above
         if lost is None:
             yield Check(f"{name} recommends nothing that is needed (it is not in our table)", holds=None)
             continue

@@ -44,7 +44,7 @@ class SkipPipCache:
                 if not _is_pip_install(command) or _is_cacheless(command) or _is_cleaned(facts, run):
                     continue
                 here = facts.seen_command(run, command, "keeps what pip downloads")
-                if (later := facts.names_later(run, ".cache")) is not None:
+                if (later := _later_use(facts, run)) is not None:
                     yield Refusal(self, "a later instruction names the cache", (here, facts.seen(later, "names it")))
                     continue
                 if reason := _why_not(facts, run, command):
@@ -65,6 +65,16 @@ class SkipPipCache:
                     unknown=decision.unknown,
                     held=decision.held,
                 )
+
+
+def _later_use(facts: Facts, run: Instruction) -> Instruction | None:
+    """The first instruction behind `run` that names a cache, other than to delete it: that cannot take it out of the layer."""
+    for later in facts.document.instructions[run.index + 1 :]:
+        commands = facts.placed(later) if later.keyword == "RUN" else None
+        named = [p for p in commands or () if ".cache" in str(p.command)]
+        if ".cache" in facts.document.raw(later) and not (named and all(deleted((p,)) for p in named)):
+            return later
+    return None
 
 
 def _is_pip_install(command: Command) -> bool:

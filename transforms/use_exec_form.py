@@ -14,6 +14,12 @@ import re
 from typing import TYPE_CHECKING
 
 from optimizer.contract import exec_entry
+from optimizer.facts.commands import apt_install, is_certain_install, option_value
+from optimizer.facts.manifests import Application
+from optimizer.facts.node import installs_by_name, named_packages
+from optimizer.facts.packages import is_base_program, node_package_of_program, package_of, python_package_of_program
+from optimizer.facts.places import PROGRAMS
+from optimizer.facts.python_packages import is_install, requirements
 from optimizer.facts.state import DEFAULT_SHELL
 from optimizer.rewrite import Aspect, Change, Check, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
@@ -21,7 +27,7 @@ from optimizer.transform import Meta, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.dockerfile.document import Document
+    from optimizer.dockerfile.document import Document, Stage
     from optimizer.dockerfile.instruction import Instruction
     from optimizer.facts import Facts
     from optimizer.rewrite import Evidence
@@ -32,14 +38,7 @@ _BUILTINS = frozenset(
     """. : [ alias bg break cd command continue eval exit export fg hash let local read return set shift source test times trap
     type ulimit umask unalias unset wait""".split()
 )
-# Console scripts that come with the package of the same name.
-_SCRIPTS = {
-    "gunicorn": "gunicorn",
-    "uvicorn": "uvicorn",
-    "flask": "flask",
-    "celery": "celery",
-    "waitress-serve": "waitress",
-}
+_COMPILERS = frozenset({"gcc", "g++", "cc", "c++", "clang", "clang++", "rustc"})
 
 
 class UseExecForm:
@@ -162,11 +161,14 @@ def _behind_init(words: tuple[str, ...]) -> tuple[str, ...]:
 def _is_program(facts: Facts, instruction: Instruction, word: str) -> Check:
     """Whether the first word is a program that can be started without a shell."""
     stage = facts.document.stage_of(instruction)
-    base = facts.image(stage)
-    if base is not None and word in base.programs:
-        return Check(f"the image {base.name} has the program {word}", holds=True)
-    if word in _SCRIPTS and (seen := _requirement(facts, _SCRIPTS[word])):
-        return Check(f"{word} is installed as a program", holds=True, evidence=(seen,))
+    base, name = facts.image(stage), posixpath.basename(word)
+    is_named = "/" not in word or posixpath.dirname(word) in PROGRAMS
+    if base is not None and is_named and (name in base.programs or (base.manager == "apt" and is_base_program(name))):
+        return Check(f"the image {base.name} has the program {name}", holds=True)
+    if (seen := _installed(facts, instruction, name)) is not None and is_named:
+        return Check(f"{name} is installed as a program", holds=True, evidence=(seen,))
+    if (seen := _compiled(facts, stage, instruction, word)) is not None:
+        return Check(f"{name} is compiled in this file: a program, not a script", holds=True, evidence=(seen,))
     path = facts.state(instruction).path(word) if "/" in word else None
     for copy in facts.copies(stage):
         source = copy.locate(path) if path else None
@@ -180,9 +182,37 @@ def _is_program(facts: Facts, instruction: Instruction, word: str) -> Check:
     return Check(f"{word} is a program, not a script that only a shell can start", holds=None)
 
 
-def _requirement(facts: Facts, name: str) -> Evidence | None:
-    text = facts.context.read("requirements.txt")
-    for number, line in enumerate((text or "").splitlines(), 1):
-        if re.match(rf"{name}(?![\w-])", line.strip(), re.IGNORECASE):
-            return facts.seen_in("requirements.txt", f"installs {name}", line=number, excerpt=line.strip())
+def _installed(facts: Facts, instruction: Instruction, name: str) -> Evidence | None:
+    """The line that installs a package of Debian, Python or npm with that program; a script of theirs has a first line and a
+    mode that let it start."""
+    base = facts.image(facts.document.stage_of(instruction))
+    debian, python = package_of(name, base.release if base is not None else None), python_package_of_program(name)
+    for run in facts.up_to(instruction, "RUN"):
+        application = Application(facts, run)
+        for placed in facts.placed(run) or ():
+            command = placed.command
+            install = apt_install(command) if is_certain_install(command) else None
+            if install is not None and debian is not None and debian in install.packages:
+                return facts.seen_command(run, command, f"installs {debian}")
+            if python is not None and is_install(placed) and command.is_unconditional:
+                asked = (one for one in requirements(application, placed) or () if one.name == python)
+                if (found := next(asked, None)) is not None:
+                    return found.seen
+            named = named_packages(command) if installs_by_name(command) and command.is_unconditional else ()
+            if any(word.partition("@")[0] == node_package_of_program(name) for word in named):
+                return facts.seen_command(run, command, f"installs {name}")
+    return None
+
+
+def _compiled(facts: Facts, stage: Stage, instruction: Instruction, word: str) -> Evidence | None:
+    """The line that compiles what is started: `go build`, or a compiler of C that is told to make that very file."""
+    found = facts.application(stage).compiled.get(posixpath.basename(word))
+    if found is not None:
+        return found
+    path = facts.state(instruction).path(word)
+    for run in facts.up_to(instruction, "RUN"):
+        for placed in facts.placed(run) or ():
+            made = option_value(placed.command.args, "-o") if placed.command.name in _COMPILERS else None
+            if made is not None and path is not None and placed.path(made) == path:
+                return facts.seen_command(run, placed.command, "compiles it")
     return None

@@ -27,7 +27,9 @@ from optimizer.transform import Meta, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.facts.copies import Copy
+    from optimizer.dockerfile.instruction import Instruction
+    from optimizer.dockerfile.shell import Command
+    from optimizer.facts.copies import Copy, Placement
     from optimizer.rewrite import Decision
 
 PATH = ".dockerignore"
@@ -59,9 +61,9 @@ _STAMPS = frozenset({"go", "dotnet", "cargo", "mvn", "gradle", "mvnw", "gradlew"
 class WriteDockerignore:
     meta = Meta.of(__name__, phase=Phase.CONTEXT, may_change=(), changes_files={FileChange.IGNORED})
 
-    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:
+    def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:  # noqa: ARG002 - the protocol's
         copies = [c for stage in facts.built for c in facts.copies(stage) if not facts.is_windows(stage)]
-        broad = next((c for c in copies if any(p.is_folder and p.source == "" for p in c.placements or ())), None)
+        broad = next((c for c in copies if any(_is_broad(facts, p) for p in c.placements or ())), None)
         if broad is None or (facts.context.root is None and not facts.context.files):
             return
         if facts.context.ignore_path is not None:
@@ -74,8 +76,9 @@ class WriteDockerignore:
             return
         has_git = facts.context.kind(".git") is not None
         git = (".git",) if has_git and _git_decision(facts).safety is Safety.SAFE else ()
-        patterns = (*git, *(p for p in (*wanted, *_ALWAYS) if _is_harmless(document, facts, p, copies)))
-        here = facts.seen(broad.instruction, "copies the whole folder, and there is no .dockerignore")
+        itself = (PATH,) if any(p.is_folder and p.source == "" for p in broad.placements or ()) else ()
+        patterns = (*git, *(p for p in (*wanted, *_ALWAYS, *itself) if _is_harmless(facts, p, copies)))
+        here = facts.seen(broad.instruction, "copies a whole folder, and there is no .dockerignore")
         if _WORTH_IT.isdisjoint(patterns):
             yield Refusal(self, "everything that one would leave out is named by the Dockerfile or committed", (here,))
             return
@@ -112,6 +115,12 @@ class WriteDockerignore:
         )
 
 
+def _is_broad(facts: Facts, placement: Placement) -> bool:
+    """Whether a copy takes a whole folder in which tools leave what nobody commits: the context, or a project below it."""
+    names = facts.context.names(placement.source) if placement.is_folder else ()
+    return placement.is_folder and (placement.source == "" or any(name in _JUNK for name in names))
+
+
 def _patterns(facts: Facts) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for path in facts.context.walk(""):
@@ -120,7 +129,7 @@ def _patterns(facts: Facts) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _is_harmless(document: Document, facts: Facts, pattern: str, copies: list[Copy]) -> bool:
+def _is_harmless(facts: Facts, pattern: str, copies: list[Copy]) -> bool:
     """Whether no COPY names what the pattern matches, no command does, and nothing that is committed matches it."""
     word = pattern.removeprefix("**/").strip("*")
     others = [facts, *_others(facts)]
@@ -193,6 +202,15 @@ def _others(facts: Facts) -> list[Facts]:
     return found
 
 
+def _has_git(facts: Facts, run: Instruction, command: Command) -> bool:
+    """Whether a compiler finds the git that it asks for the commit; Go leaves the stamp out where there is none."""
+    base = facts.image(facts.document.stage_of(run))
+    if command.name != "go" or base is None or base.kind != "alpine":
+        return True
+    earlier = (c for i in facts.up_to(run, "RUN") for c in facts.commands(i))
+    return any(c.name == "apk" and {"git", "build-base", "alpine-sdk"} & set(c.args) for c in earlier)
+
+
 def _git_decision(facts: Facts) -> Decision:
     return decide(Safety.SAFE, _git_checks(facts))
 
@@ -206,7 +224,7 @@ def _git_checks(facts: Facts) -> Iterator[Check]:
                 seen = other.seen(instruction, f"names {match[0].strip()}")
                 yield Check("the Dockerfile uses git", holds=False, evidence=(seen,))
         commands = ((run, command) for run in other.runs for command in other.commands(run))
-        stamping = next(((run, c) for run, c in commands if c.name in _STAMPS), None)
+        stamping = next(((run, c) for run, c in commands if c.name in _STAMPS and _has_git(other, run, c)), None)
         if stamping is not None:
             seen = other.seen_command(*stamping, "may stamp the commit into what it builds")
             yield Check(f"`{stamping[1].name}` stamps no commit that is used", holds=None, evidence=(seen,))

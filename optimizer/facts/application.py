@@ -212,7 +212,7 @@ class AppFacts:
                 continue
             is_base = base is not None and (name in base.programs or (name in base_programs() and base.has_shell))
             known = is_base or name in _CLIENTS or python_package_of_program(name) is not None
-            known = known or name in self._compiled_names or self._is_local(name)
+            known = known or name in self.compiled or self._is_local(name)
             if not known or any(word.endswith((".jar", ".war")) for word in started.words):
                 return Check(claim, holds=None, evidence=(started.seen,))
         return Check(claim, holds=True)
@@ -237,20 +237,23 @@ class AppFacts:
         )
 
     @cached_property
-    def _compiled_names(self) -> frozenset[str]:
-        """The names under which the programs that `go build` makes may be started."""
-        found: set[str] = set()
+    def compiled(self) -> dict[str, Evidence]:
+        """The names under which the programs that `go build` makes may be started, each with the line that builds it."""
+        found: dict[str, Evidence] = {}
         for run, item in self._go_builds:
             args = item.command.args
             project = go.module(Application(self.facts, run), item)
             module = re.search(r"^module\s+(\S+)", project.read("go.mod") or "", re.MULTILINE) if project is not None else None
-            found |= {posixpath.basename(value.rstrip("/")) for value in (option_value(args[1:], "-o"),) if value}
-            found |= {posixpath.basename(arg).removesuffix(".go") for arg in args[1:] if not arg.startswith("-")}
-            found |= {re.sub(r"/v\d+$", "", module[1]).rpartition("/")[2]} if module is not None else set()
+            names = [posixpath.basename(value.rstrip("/")) for value in (option_value(args[1:], "-o"),) if value]
+            names += [posixpath.basename(arg).removesuffix(".go") for arg in args[1:] if not arg.startswith("-")]
+            names += [re.sub(r"/v\d+$", "", module[1]).rpartition("/")[2]] if module is not None else []
+            seen = self.facts.seen_command(run, item.command, "compiles it")
+            found |= dict.fromkeys((name for name in names if name not in ("", ".", "...")), seen)
         for copy in self.facts.up_to(self.last, "COPY"):  # under the name that it is copied to
-            if copy.flag("from") is not None and any(posixpath.basename(w.text) in found for w in copy.words[:-1]):
-                found.add(posixpath.basename(copy.destination.rstrip("/")))
-        return frozenset(found - {"", ".", "..."})
+            source = next((posixpath.basename(w.text) for w in copy.words[:-1] if posixpath.basename(w.text) in found), None)
+            if copy.flag("from") is not None and source is not None and not copy.destination.endswith("/"):
+                found.setdefault(posixpath.basename(copy.destination), found[source])
+        return found
 
     def source(self, container: str | None) -> str | None:
         """The path below the context of the file at a container path, also where it came by way of another stage."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from optimizer.dockerfile.patterns import clean, has_wildcard
+from optimizer.facts.places import PROGRAMS
 from optimizer.facts.state import expand
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # Names that a COPY could not have as they stand.
 AWKWARD = re.compile(r"[\s\[\]*?\"'$\\<]")
+# Folders that every distribution has: a file that is copied there goes into them.
+_THERE = frozenset({*PROGRAMS, *"/ /etc /opt /srv /tmp /usr /usr/local /usr/local/lib /usr/lib /usr/share /var".split()})
 ARCHIVE = re.compile(r"\.(tar|tgz|tbz2?|txz|gz|bz2|xz|zst)(\.\w+)?$", re.IGNORECASE)
 
 
@@ -131,7 +134,7 @@ def _placements(facts: Facts, sources: list[str], destination: str, folder: str)
     """Where each source lands: a folder's contents go into the destination, a file goes into it or becomes it."""
     found: list[Placement] = []
     matched = [(source, path) for source in sources for path in facts.context.glob(source)]
-    into = destination in (".", "..") or destination.endswith(("/", "/.", "/..")) or len(matched) > 1
+    into = destination in (".", "..") or destination.endswith(("/", "/.", "/..")) or len(matched) > 1 or folder in _THERE
     for source in sources:
         paths = facts.context.glob(source)
         if not paths and not has_wildcard(source):

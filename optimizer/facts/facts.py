@@ -313,6 +313,10 @@ class Facts:
                 return Check(mentioned, holds=None, evidence=(self.seen(instruction, f"mentions {what}"),))
         found = self.context.mentions(pattern)
         if isinstance(found, bool):
+            everything = (c for stage in self.built for c in self.copies(stage))
+            absent = next((c for c in everything if c.placements is None and not c.is_remote), None)
+            if absent is not None:  # somebody puts files there before the build: they were not read
+                return Check(claim, holds=None, evidence=(self.seen(absent.instruction, "copies files that are not here"),))
             return Check(claim, holds=None if found else True)
         return Check(mentioned, holds=None, evidence=(self.seen_in(found[0], f"mentions {what}", line=found[1]),))
 

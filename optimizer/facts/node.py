@@ -258,17 +258,20 @@ def _package_files(
         return NeedsSources(f"{path} cannot be read")
     pnpm_table = package.get("pnpm")
     overrides = pnpm_table.get("overrides") if isinstance(pnpm_table, dict) else None
-    for table in (*(package.get(name) for name in _DEPENDENCIES), overrides):
-        for dependency, spec in _specs(table):
-            if _LOCAL_SPEC.match(spec):
-                seen = application.line(path, f'"{dependency}"', "is a folder or a file of the sources")
-                return NeedsSources(f"{dependency} is installed from the sources ({spec})", (seen,))
-    if member and package.get("bin"):
+    tables = (*(package.get(name) for name in _DEPENDENCIES), overrides)
+    specs = [(dependency, spec) for table in tables for dependency, spec in _specs(table) if _LOCAL_SPEC.match(spec)]
+    locals_ = [local for _, spec in specs if (local := _local_files(project, member, spec)) is not None]
+    if len(locals_) < len(specs):
+        dependency, spec = next(s for s in specs if _local_files(project, member, s[1]) is None)
+        seen = application.line(path, f'"{dependency}"', "is a folder or a file of the sources")
+        return NeedsSources(f"{dependency} is installed from the sources ({spec})", (seen,))
+    programs = _own_programs(package) if member else ()
+    if not all(project.has(posixpath.join(member, program)) for program in programs):
         seen = application.line(path, '"bin"', "is linked at install, if it is there")
         return NeedsSources("a workspace brings a program of its own, which npm links when its file is there", (seen,))
     if project.has(posixpath.join(member, "binding.gyp")) and not ignores_scripts:
         return NeedsSources("a binding.gyp makes the install compile the sources")
-    files = [name]
+    files = [name, *locals_, *(posixpath.join(member, program) for program in programs)]
     if not ignores_scripts:
         read = _lifecycle(application, path, member, package)
         if isinstance(read, NeedsSources):
@@ -284,6 +287,25 @@ def _package_files(
     for patched in (package.get("patchedDependencies"), (pnpm or {}).get("patchedDependencies")):
         files += (posixpath.join(member, str(p)) for p in patched.values()) if isinstance(patched, dict) else ()
     return files
+
+
+def _local_files(project: Project, member: str, spec: str) -> str | None:
+    """The folder or archive of the project that a `file:` or `link:` dependency names, so that it can be copied along; None for
+    one that lies elsewhere, holds the project itself, or is named in another way."""
+    match = re.match(r"(?:file:|link:)?(\.{0,2}/?[\w@.][\w@./-]*)$", spec)
+    name = posixpath.normpath(posixpath.join(member, match[1])) if match is not None else None
+    if name is None or name.startswith(("..", "/")) or name in (".", member) or member.startswith(f"{name}/"):
+        return None
+    context, source = project.application.context, project.source(name)
+    is_clean = not (context.is_folder(source) and any("node_modules/" in file for file in context.walk(source)))
+    return name if project.has(name) and is_clean else None
+
+
+def _own_programs(package: dict[str, Any]) -> tuple[str, ...]:
+    """The files that a package.json names as programs."""
+    found = package.get("bin")
+    names = found.values() if isinstance(found, dict) else (found,) if isinstance(found, str) else ()
+    return tuple(posixpath.normpath(str(name)) for name in names)
 
 
 def _lifecycle(application: Application, path: str, member: str, package: dict[str, Any]) -> list[str] | NeedsSources:

@@ -47,6 +47,11 @@ def base_programs() -> frozenset[str]:
     return frozenset((*debian["base"], *builtin.get("list", ()), *builtin.get("bash", ())))
 
 
+def is_base_program(program: str) -> bool:
+    """Whether a word is a program, not a builtin alone, of every Debian image."""
+    return program in table("debian")["base"]
+
+
 @cache
 def _builtins() -> frozenset[str]:
     found = table("debian")["programs"].get("builtin", {})

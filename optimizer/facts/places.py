@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+# Where programs lie: folders that every distribution has, and that are on the PATH.
+PROGRAMS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 # What every image has, the distroless ones too, or what the kernel gives.
 THERE_ALWAYS = re.compile(
     r"^/(proc|sys|dev|tmp|run|var/run)(/|$)|^/etc/(ssl|hosts|resolv\.conf|hostname|passwd|group|localtime)|^/usr/share/zoneinfo"

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from optimizer.facts.commands import PACKAGE_FILE, expand_braces, option_value
 from optimizer.facts.installs import installs_by_name
+from optimizer.facts.places import PROGRAMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from optimizer.facts.commands import Placed
     from optimizer.facts.facts import Facts
 
-_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+# Programs that only print what they find: whatever they read, nothing comes of it.
+_PRINTS = frozenset("ls pwd cat head tail stat wc du df tree printenv env file".split())
 # Programs that read no file but those that they are told to; how they are told is in `_file_arguments`.
 _SILENT = frozenset("echo printf true : set export type which hash whoami id date uname locale-gen update-locale cd".split())
+_OWNER = re.compile(r"[\w.-]+(:[\w.-]+)?")
 _PACKAGES = frozenset("apt-get apt apk dnf yum microdnf zypper add-apt-repository dpkg-reconfigure".split())
 _PEOPLE = frozenset("useradd adduser groupadd addgroup usermod".split())
 _FILES = frozenset(
@@ -49,7 +52,7 @@ def reads_no_sources(p: Placed, roots: tuple[str, ...]) -> bool:
         return False
     if any(word.text is None and re.search(r"[`(]", word.raw) for word in command.words):
         return False
-    if command.name == "mkdir":
+    if command.name == "mkdir" or only_prints(command):
         return True
     found = _file_arguments(command)
     if found is None:
@@ -58,6 +61,26 @@ def reads_no_sources(p: Placed, roots: tuple[str, ...]) -> bool:
     found += [r.target for r in command.redirects if r.target is not None and not re.match(r"&|/dev/|\d$", r.target)]
     paths = [p.path(argument) for argument in found]
     return all(path is not None and not meets(path, roots) for path in paths)
+
+
+def only_prints(command: Command) -> bool:
+    """Whether a command prints what it finds, to nobody: neither into a file nor into another command."""
+    is_silent = not command.guards & {"pipeline", "substitution", "conditional", "negated"} and not any(
+        redirect.is_to_a_file for redirect in command.redirects
+    )
+    return command.name in _PRINTS and is_silent
+
+
+def given_owner(p: Placed, roots: tuple[str, ...]) -> str | None:
+    """The owner that `chown -R` gives to everything at and below folders that hold all of `roots`; None for another command."""
+    command = p.command
+    plain = [arg for arg in command.args if not arg.startswith("-")]
+    is_recursive = any(re.fullmatch(r"-[a-zA-Z]*R[a-zA-Z]*|--recursive", arg) for arg in command.args)
+    if command.name != "chown" or not is_recursive or len(plain) < 2 or command.guards or not _OWNER.fullmatch(plain[0]):
+        return None
+    folders = [path for path in (p.path(arg) for arg in plain[1:]) if path is not None]
+    held = all(any(f"{root}/".startswith(f"{folder.rstrip('/')}/") for folder in folders) for root in roots)
+    return plain[0] if held and len(folders) == len(plain) - 1 and bool(roots) else None
 
 
 def meets(path: str, roots: tuple[str, ...]) -> bool:
@@ -99,8 +122,8 @@ def _file_arguments(command: Command) -> list[str] | None:
     if name in _FILES:
         unpacks = name in ("tar", "unzip") and not any(option in args for option in ("-C", "-d", "--directory", "-t"))
         return plain + in_options + (["."] if unpacks else [])
-    if name in ("python", "python3") and args[:2] == ("-m", "venv"):
-        return plain[1:]
+    if (re.fullmatch(r"python[\d.]*", name) and args[:2] == ("-m", "venv")) or name == "virtualenv":
+        return [arg.rstrip("/") + "/bin" for arg in plain if arg != "venv" or name == "virtualenv"]  # what it fills
     if name == "corepack":
         return [] if plain[:1] == ["enable"] or any("@" in arg for arg in plain) else None
     return [] if name in ("update-ca-certificates", "rustup", "ldconfig", "update-alternatives") else None
@@ -111,7 +134,7 @@ def files_named(facts: Facts, instruction: Instruction, p: Placed) -> Iterator[s
     program = p.command.words[p.command.head].text if p.command.words else None
     words = [(word, p.path(word)) for word in (program, *p.command.args) if word and not word.startswith("-")]
     if program and "/" not in program:  # a script that was copied onto the PATH
-        words += [(program, posixpath.join(folder, program)) for folder in _PATH]
+        words += [(program, posixpath.join(folder, program)) for folder in PROGRAMS]
     for _, path in words:
         for copy in facts.copies_before(instruction) if path is not None else ():
             source = copy.locate(path or "")

@@ -32,7 +32,8 @@ _REMOVES = frozenset({"remove", "purge", "autoremove", "del", "erase", "uninstal
 _MANAGERS = APT | frozenset("apk yum dnf microdnf zypper rpm dpkg npm yarn pnpm corepack nvm pip".split())
 _NEWEST_PIP = re.compile(r"get-pip\.py")
 _PYTHON = re.compile(r"(?:python|pip|cpython-?|py)-?(3)[.-]?(\d{1,2})\b")
-_FIRST_PYTHON_WITH_PIP_7 = 5  # 3.5, 2015-09: every pip since has been newer than 6
+# Minor versions of Python 3 that came with, and after, a version of pip: 3.5 (2015) and 3.9 (2020).
+_PIP_OF_PYTHON = ((9, "20.0"), (5, "7.0"))
 
 
 def taken_away(facts: Facts, run: Instruction, command: Command) -> Evidence | None:
@@ -63,15 +64,24 @@ def knows_option(facts: Facts, run: Instruction, command: Command, tool: str, op
         version = _version_by(other, tool, option, lowest)
         if version is not None:
             seen = facts.seen_command(instruction, other, "says so")
-            return Check(claim, holds=version >= lowest, evidence=() if version >= lowest else (seen,))
+            return _verdict(version, known, tool, option, seen)
     stage = facts.document.stage_of(run)
     version = _of_image(facts.image(stage), facts.reference(stage) or "", known, tool)
     if version is None:
         return Check(claim, holds=None)
-    if version >= lowest:
-        return Check(claim, holds=True)
-    seen = facts.seen(stage.base, f"has {tool} {version}")
-    return Check(f"{tool} {version} of this image does not know {option}: it came with {lowest}", holds=False, evidence=(seen,))
+    return _verdict(version, known, tool, option, facts.seen(stage.base, f"has {tool} {version}"))
+
+
+def _verdict(version: Version, known: dict[str, Any], tool: str, option: str, seen: Evidence) -> Check:
+    """What a version of the tool makes of the option."""
+    lowest, harmless = Version(known["options"][option]), Version(known.get("harmless", {}).get(option, "0"))
+    if version < lowest:
+        claim = f"{tool} {version} of this image does not know {option}: it came with {lowest}"
+        return Check(claim, holds=False, evidence=(seen,))
+    if version < harmless:
+        claim = f"{tool} is {harmless} or newer: older ones build no wheels with {option}, and install sources in another way"
+        return Check(claim, holds=None, evidence=(seen,))
+    return Check(f"{tool} knows {option}, which came with {lowest}", holds=True)
 
 
 def _before(facts: Facts, run: Instruction, command: Command) -> Iterator[tuple[Instruction, Command]]:
@@ -87,19 +97,19 @@ def _version_by(command: Command, tool: str, option: str, lowest: Version) -> Ve
     name, args = program(command)
     is_tool = name == tool or (tool == "pip" and re.fullmatch(r"pip[\d.]*", name) is not None)
     if is_tool and option in args and command.is_unconditional:
-        return lowest
+        return max(lowest, Version(table("tools")[tool].get("harmless", {}).get(option, "0")))  # the author's own way
     if tool != "pip":
         return None
     if _NEWEST_PIP.search(str(command)) or (name.startswith("easy_install") and "pip" in args):
-        return Version("9.0")  # the last one for the oldest Python that get-pip.py still serves
+        return Version("19.0")  # what get-pip.py serves for every Python from 2.7 and 3.4 on
     if is_tool and "install" in args and {"-U", "--upgrade"} & {*args, *(a[:2] for a in args if a.startswith("-U"))}:
         asked = next((arg for arg in args if re.match(r"pip(?![\w-])", arg)), None)
         pinned = re.match(r"pip==([\d.]+)$", asked or "")
         if asked is not None and (asked == "pip" or pinned is not None):
-            return Version(pinned[1]) if pinned is not None else Version("9.0")
+            return Version(pinned[1]) if pinned is not None else Version("19.0")
     python = _PYTHON.search(" ".join((command.name or "", *args))) if is_tool or fetches(command) else None
-    if python is not None and int(python[2]) >= _FIRST_PYTHON_WITH_PIP_7:
-        return Version("7.0")  # by its own name, or installed as python3.11-pip
+    if python is not None and (least := _pip_of_python(int(python[2]))) is not None:
+        return least  # by its own name, or installed as python3.11-pip
     return None
 
 
@@ -107,16 +117,33 @@ def _of_image(base: Image | None, reference: str, known: dict[str, Any], tool: s
     """The version of the tool in an image, by the image itself or by the release of its distribution."""
     own = known.get("images", {}).get(base.name) if base is not None else None
     if base is not None and own is not None:
-        return Version(own["exact"].get(base.version, own["all"]))
-    if tool == "pip" and (match := _PYTHON.search(reference)) is not None and int(match[2]) >= _FIRST_PYTHON_WITH_PIP_7:
-        return Version("7.0")
-    if reference.startswith(tuple(known.get("young", {}).get("names", ()))):
-        return max(map(Version, known["options"].values()))
+        return _of_tag(base.version, own)
+    if tool == "pip" and (match := _PYTHON.search(reference)) is not None and (least := _pip_of_python(int(match[2]))):
+        return least
+    young = known.get("young", {"names": (), "version": "0"})
+    if reference.startswith(tuple(young["names"])):
+        return Version(young["version"])
     release = base.release if base is not None else release_in_tag(reference.rpartition(":")[2])
     for family in ("debian", "ubuntu"):
         if release in known.get(family, {}):
             return Version(known[family][release])
     return _of_alpine(alpine_at_least(base) if base is not None else None, known.get("alpine", {}))
+
+
+def _pip_of_python(minor: int) -> Version | None:
+    """The pip that a minor version of Python 3 has at least."""
+    return next((Version(pip) for lowest, pip in _PIP_OF_PYTHON if minor >= lowest), None)
+
+
+def _of_tag(version: str | None, own: dict[str, Any]) -> Version:
+    """The version in an image that brings the tool itself."""
+    if version in own["exact"]:
+        return Version(own["exact"][version])
+    minor = ".".join((version or "").split(".")[:2])
+    since = own["since"].get(minor)
+    is_complete = (version or "").count(".") == 2 or minor in ("3.2", "3.3")
+    is_older = since is not None and is_complete and Version(version or "0") < Version(since)
+    return Version(own["before"] if is_older else own["all"])
 
 
 def _of_alpine(release: str | None, versions: dict[str, str]) -> Version | None:

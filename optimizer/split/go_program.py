@@ -12,6 +12,7 @@ from optimizer.facts import go, go_sources
 from optimizer.facts.commands import option_value
 from optimizer.facts.manifests import Application
 from optimizer.facts.packages import needs_cgo
+from optimizer.facts.places import PROGRAMS
 from optimizer.split.frame import Obstacle
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from optimizer.rewrite import Evidence
     from optimizer.split.frame import Strategy
 
-# Where a program is found by its name in the runtime images too.
-_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _BUILDERS_OWN = frozenset("go gofmt sh bash air reflex CompileDaemon dlv make".split())
 _LINKING = re.compile(r"-linkmode|^-buildmode|^-race$|^-msan$|^-asan$|-extldflags")
 
@@ -59,7 +58,7 @@ def program(stage: Strategy) -> Program | Obstacle:
         path = (
             name
             if name in paths
-            else next((p for p in paths if posixpath.dirname(p) in _PATH and p.endswith(f"/{name}")), None)
+            else next((p for p in paths if posixpath.dirname(p) in PROGRAMS and p.endswith(f"/{name}")), None)
         )
         if path is not None:
             found.append(Program(path, run, placed, project))
