@@ -347,9 +347,16 @@ def _release(tag: str, entry: dict[str, Any]) -> str | None:
     version = _VERSION.match(words[0])
     is_complete = version is not None and version[0].count(".") == 2
     releases: list[list[str]] = entry.get("pinned" if is_complete and "pinned" in entry else "releases", [])
+    if version is not None and _is_finer(version[0], releases) and not entry.get("codenames"):
+        return None  # such a tag stays on the release that it was built on, which this table does not have
     if version is None:
         return releases[0][1] if releases and words[0] in ("latest", "stable", "slim", "current", "mainline") else None
     return next((release for lowest, release in releases if _number(version[0]) >= _parts(lowest)), None)
+
+
+def _is_finer(version: str, releases: list[list[str]]) -> bool:
+    """Whether a version says more than every entry of a table: 16.3, where that has 16 and 15."""
+    return bool(releases) and all(version.count(".") > lowest.count(".") for lowest, _ in releases)
 
 
 def _parts(version: str) -> tuple[int, ...]:

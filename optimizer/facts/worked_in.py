@@ -57,8 +57,7 @@ def _reasons(facts: Facts, stage: Stage) -> Iterator[tuple[str, Evidence]]:
         name = posixpath.basename(one.what or "")
         if one.how is How.PROGRAM and (name in _WORKPLACES or name.startswith("jupyter")):
             yield f"people work in it through {name}: what they call of the full image stands in no file", one.seen
-    has_own = facts.starts_something or any(service.command or service.entrypoint for service in facts.services)
-    if has_own and (idle := _idle(facts, stage, started)) is not None:
+    if (idle := _idle(facts, stage, started)) is not None:
         yield "it only waits until somebody works in it: what they call of the full image stands in no file", idle
 
 
@@ -92,7 +91,19 @@ def _by_name(facts: Facts, stage: Stage) -> Iterator[tuple[str, Evidence]]:
 
 
 def _idle(facts: Facts, stage: Stage, started: tuple[Started, ...]) -> Evidence | None:
-    """The line by which an image waits for ever, where it does nothing else."""
+    """The line by which the image waits for ever, started by itself or by a service, where it does nothing else."""
+    by_services = {one.seen.claim for one in started if one.seen.claim.startswith("service ")}
+    for claim in sorted(by_services):
+        if (idle := _only_waits(facts, stage, tuple(s for s in started if s.seen.claim == claim))) is not None:
+            return idle
+    if not facts.starts_something:
+        return None  # what it starts is the base's own: a shell, or an interpreter
+    own = tuple(one for one in started if one.seen.claim not in by_services)
+    return _only_waits(facts, stage, own) or _shell_waits(facts, stage, own)
+
+
+def _only_waits(facts: Facts, stage: Stage, started: tuple[Started, ...]) -> Evidence | None:
+    """The line of what waits for ever among `started`; None where something else is done, too, or nothing waits."""
     waits: Evidence | None = None
     for one in started:
         if one.how in (How.PYTHON, How.NODE):
@@ -106,7 +117,7 @@ def _idle(facts: Facts, stage: Stage, started: tuple[Started, ...]) -> Evidence 
                 waits = waits or one.seen
             elif name not in _BESIDE_IDLING:
                 return None
-    return waits or _shell_waits(facts, stage)
+    return waits
 
 
 def _waits(one: Started, name: str) -> bool:
@@ -127,13 +138,13 @@ def _source_waits(facts: Facts, stage: Stage, one: Started) -> bool:
     return len(lines) <= _MAX_LINES_OF_WAITING and _WAITS_FOR_EVER.search(text) is not None
 
 
-def _shell_waits(facts: Facts, stage: Stage) -> Evidence | None:
-    """The line of a loop in shell form that sleeps, and does nothing else."""
+def _shell_waits(facts: Facts, stage: Stage, started: tuple[Started, ...]) -> Evidence | None:
+    """The line of a loop of the shell that sleeps, where nothing else is done in it."""
+    programs = {posixpath.basename(one.words[0]) for one in started if one.how is How.PROGRAM and one.words}
+    if "sleep" not in programs or not programs <= _BESIDE_IDLING or any(one.how in (How.PYTHON, How.NODE) for one in started):
+        return None
     for keyword in ("CMD", "ENTRYPOINT"):
         instruction = next((i for s in stage.ancestry if (i := s.last(keyword)) is not None), None)
         if instruction is not None and re.search(r"\bwhile\b|\buntil\b", instruction.value):
-            commands = {command.name for command in facts.commands(instruction)}
-            text = " ".join(instruction.exec_form or (instruction.value,))
-            if "sleep" in commands | set(re.findall(r"\bsleep\b", text)):
-                return facts.seen(instruction, "waits for ever")
+            return facts.seen(instruction, "waits for ever")
     return None
