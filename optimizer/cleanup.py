@@ -72,7 +72,7 @@ class PackageCache:
             kept = why_kept(facts, run, placed, self.results(placed), self.folders, names)
             if kept is not None:
                 return Refusal(transform, kept[0], kept[1])
-        if (gone := taken_away(facts, run, last)) is not None:
+        if (gone := next((g for p in filling if (g := taken_away(facts, run, p.command, last)) is not None), None)) is not None:
             return Refusal(transform, f"`{self.tool}` is taken away in the same statement", (here, gone))
         text = as_run(last, self.command(last))
         edit = run_behind(facts, run, last, text)

@@ -77,6 +77,9 @@ def run_behind(facts: Facts, run: Instruction, command: Command, text: str) -> E
     at = facts.source_span(run, step.span).end
     above, start = facts.document.chain(run, joiner)
     source = facts.document.source
+    if run.heredocs and following == "\n" and step.joiner in ("", "\n"):
+        line = source.line(source.line_index(at))
+        return Edit(Span(at, at), f"{source.newline}{line[: len(line) - len(line.lstrip())]}{text}")
     if source.line_index(at) == source.line_index(facts.source_span(run, script.steps[index + 1].span).start):
         above, start = (" && ", "") if joiner == "&&" else ("; ", "")  # the author goes on in the same line
     return Edit(Span(at, at), f"{above}{start}{text}")

@@ -38,7 +38,8 @@ def _fills(command: Command) -> bool:
 
 
 def _is_emptied(facts: Facts, run: Instruction) -> bool:
-    return any(facts.deletes(run, path) for path in ("cache:npm", *_FOLDERS))
+    asked = any(c.name == "rm" and any("npm config get cache" in w.raw for w in c.words) for c in facts.commands(run))
+    return asked or any(facts.deletes(run, path) for path in ("cache:npm", *_FOLDERS))
 
 
 def _objection(facts: Facts, run: Instruction) -> str | None:

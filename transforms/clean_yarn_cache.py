@@ -43,7 +43,8 @@ def _is_unread(facts: Facts, run: Instruction) -> bool:
 
 
 def _is_emptied(facts: Facts, run: Instruction) -> bool:
-    return any(facts.deletes(run, path) for path in ("cache:yarn", *_FOLDERS))
+    asked = any(c.name == "rm" and any("yarn cache dir" in w.raw for w in c.words) for c in facts.commands(run))
+    return asked or any(facts.deletes(run, path) for path in ("cache:yarn", *_FOLDERS))
 
 
 def _objection(facts: Facts, run: Instruction) -> str | None:

@@ -9,13 +9,12 @@ Source: Debian policy 7.2; hadolint DL3015; the table `apt_recommends.json` was 
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import TYPE_CHECKING
 
 from optimizer.contract import command_entry
 from optimizer.facts.commands import AptInstall, apt_install, apt_package_index
 from optimizer.facts.images import release_in_tag
-from optimizer.facts.packages import table
+from optimizer.facts.packages import recommended, with_recommendations
 from optimizer.layers import insert_words
 from optimizer.rewrite import Aspect, Change, Check, FileChange, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
@@ -112,20 +111,6 @@ class SkipAptRecommends:
         )
 
 
-@cache
-def _table() -> dict[str, dict[str, list[str]]]:
-    """What packages recommend, by release."""
-    return {release: packages for release, packages in table("apt_recommends").items() if isinstance(packages, dict)}
-
-
-def _lost(name: str, release: str | None) -> frozenset[str] | None:
-    """What `name` recommends in a release, directly or not; None for a package that the table does not have there. In a release
-    that the table does not have, what it recommends in any other stands in for that: a check says so."""
-    tables = [_table()[release]] if release in _table() else list(_table().values())
-    known = [packages[name] for packages in tables if name in packages]
-    return frozenset(package for packages in known for package in packages) if known else None
-
-
 def _release(facts: Facts, stage: Stage) -> str | None:
     """The release of Debian or Ubuntu that a stage stands on, by its base or by the tag of an image that is not known."""
     base = facts.image(stage)
@@ -151,7 +136,7 @@ def _present(facts: Facts, stage: Stage, run: Instruction, install: AptInstall) 
             if other is None or (earlier is run and command.span >= install.command.span):
                 continue
             present |= set(other.packages)
-            lost = {p for name in other.packages for p in _lost(name, _release(facts, stage)) or ()}
+            lost = {p for name in other.packages for p in recommended(name, _release(facts, stage)) or ()}
             if "ca-certificates" in lost and not other.skips_recommends:
                 present.add("ca-certificates")  # recommended there, or kept by name
     if base is not None and base.has_certificates:
@@ -161,7 +146,7 @@ def _present(facts: Facts, stage: Stage, run: Instruction, install: AptInstall) 
 
 def _kept(install: AptInstall, present: set[str], release: str | None) -> tuple[str, ...]:
     """Recommended packages to name, so that they are installed all the same."""
-    lost = {package for name in install.packages for package in _lost(name, release) or ()}
+    lost = {package for name in install.packages for package in recommended(name, release) or ()}
     found = (name for name, asker in _KEPT.items() if asker is None or asker in install.packages)
     return tuple(name for name in found if name in lost and name not in present)
 
@@ -169,8 +154,8 @@ def _kept(install: AptInstall, present: set[str], release: str | None) -> tuple[
 def _checks(facts: Facts, stage: Stage, run: Instruction, install: AptInstall, present: set[str]) -> Iterator[Check]:
     base = facts.image(stage)
     release = _release(facts, stage)
-    claim = f"what packages of {release or 'this base'} recommend is known (it is for {', '.join(_table())})"
-    yield Check(claim, holds=release in _table() or None)
+    claim = f"what packages of {release or 'this base'} recommend is known (it is for {', '.join(with_recommendations())})"
+    yield Check(claim, holds=release in with_recommendations() or None)
     yield Check("the list of packages holds no variable", holds=install.is_complete or None)
     if foreign := _foreign_source(facts, run):
         seen = facts.seen(foreign, "may add another source of packages")
@@ -178,7 +163,7 @@ def _checks(facts: Facts, stage: Stage, run: Instruction, install: AptInstall, p
     there = present | {p for name in present for p in _COMES_WITH.get(name, ())}
     signs: dict[tuple[str, str], None] = {}
     for name in install.packages:
-        lost = _lost(name, release) if release in _table() else frozenset[str]()  # said once, above
+        lost = recommended(name, release) if release in with_recommendations() else frozenset[str]()  # said once, above
         if lost is None:
             yield Check(f"{name} recommends nothing that is needed (it is not in our table)", holds=None)
             continue
@@ -207,4 +192,4 @@ def _listed(names: list[str]) -> str:
 
 
 def _asker(install: AptInstall, kept: tuple[str, ...], release: str | None) -> str:
-    return next(name for name in install.packages if set(kept) & (_lost(name, release) or frozenset()))
+    return next(name for name in install.packages if set(kept) & (recommended(name, release) or frozenset()))

@@ -44,7 +44,7 @@ class UseLivingRelease:
         if fetching is not None:
             seen.append(facts.seen(fetching, "asks for them, and fails"))
         reference = living(facts.reference(stage) or "")
-        what = f"{release.name} is gone from the servers since {since}"
+        what = f"{release.distribution} {release.name} is gone from the servers since {since}"
         if reference is None or "$" in stage.image or "@" in stage.image:
             near = f"; the nearest tag on a living release is {reference}" if reference is not None else ""
             return Refusal(self, f"{what}{near}", tuple(seen))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from optimizer.contract import plain_entry
 from optimizer.dockerfile.edit import Edit, Span
+from optimizer.facts.archives import fetches
 from optimizer.facts.commands import apt_install, apt_package_index, is_certain_install
 from optimizer.facts.images import Image, architectures, image, size_change, variant
 from optimizer.facts.slim import Missing, SlimNeeds
@@ -164,12 +165,14 @@ def _is_by_root(facts: Facts, instruction: Instruction) -> bool:
     return user is None or is_root(user)
 
 
-def _goes_above(instruction: Instruction) -> bool:
+def _goes_above(facts: Facts, instruction: Instruction) -> bool:
     """Whether an instruction may, or must, stand above the layer that installs what is missing."""
     if instruction.keyword == "ENV":
         return all(pair.name != "PATH" or "$" in (pair.value or "") for pair in instruction.pairs)
     is_setting = instruction.keyword == "COPY" and instruction.destination.startswith("/etc/apt/")
-    return instruction.keyword in _BEFORE_INSTALL or is_setting
+    commands = facts.commands(instruction)
+    tells_apt = bool(commands) and "/etc/apt/" in instruction.value and not any(map(fetches, commands))
+    return instruction.keyword in _BEFORE_INSTALL or is_setting or tells_apt
 
 
 def _install(document: Document, facts: Facts, root: Stage, missing: Missing) -> tuple[list[Edit], Change] | None:
@@ -192,7 +195,7 @@ def _install(document: Document, facts: Facts, root: Stage, missing: Missing) ->
             edits, text = insert_words(facts, run, command, index, (), names)
             return list(edits), Change(Aspect.COMMANDS, removed=(str(command),), added=(text,))
         break  # an install further down would come too late for this RUN
-    at = next((i for i in root.body if not _goes_above(i)), None)
+    at = next((i for i in root.body if not _goes_above(facts, i)), None)
     if at is not None and not _is_by_root(facts, at):
         return None
     text = apt_layer(facts, missing.packages)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from optimizer.facts.facts import Facts
     from optimizer.rewrite import Evidence
 
+# Commands that use nothing of what was installed.
+_MAKES_NOTHING = frozenset({"", *"rm cd echo true : set mkdir ls find apt-get apk npm yarn pnpm".split()})
 # Options by which a package manager works from what it has downloaded before.
 _WORKS_FROM_CACHE = {
     **dict.fromkeys(("npm", "yarn", "pnpm"), frozenset({"--offline", "--prefer-offline"})),
@@ -47,7 +49,7 @@ def _purposes(facts: Facts, run: Instruction, filling: Placed, results: tuple[st
     behind = tuple(p for p in commands if p.command.span.start > filling.command.span.start)
     for path in results:
         gone: Touched | None = next((t for t in deleted(behind) if covers(t.path, path) or t.path == path), None)
-        if gone is not None:
+        if gone is not None and not _is_used(behind, gone):
             seen = facts.seen_command(run, gone.command, f"deletes {posixpath.basename(path)} again")
             yield "what it installs is deleted again: filling the cache is its purpose", seen
         for mount in run.mounts:
@@ -56,6 +58,12 @@ def _purposes(facts: Facts, run: Instruction, filling: Placed, results: tuple[st
             if is_lost and target is not None and f"{path}/".startswith(f"{target.rstrip('/')}/"):
                 seen = facts.seen(run, f"mounts {mount.target}, and what is written there does not stay")
                 yield "what it installs does not stay in the image: filling the cache is its purpose", seen
+
+
+def _is_used(behind: tuple[Placed, ...], gone: Touched) -> bool:
+    """Whether something runs between an install and the deletion of what it installed: then that was its purpose."""
+    between = (p.command for p in behind if p.command.span.start < gone.command.span.start)
+    return any(command.name not in _MAKES_NOTHING or {"run", "test", "exec"} & set(command.args[:1]) for command in between)
 
 
 def _uses(facts: Facts, run: Instruction, folders: tuple[str, ...], names: frozenset[str]) -> Iterator[tuple[str, Evidence]]:

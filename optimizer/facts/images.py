@@ -328,10 +328,16 @@ def is_distroless(reference: str) -> bool:
 
 
 def size_change(base: Image, new: Image) -> str:
-    """What two bases weigh, to stand behind what is replaced; "" where that is not known, or the new one is no smaller."""
+    """What two bases weigh, for which tag and when that was measured, to stand behind what is replaced; "" where that is not
+    known of a tag like this one, or the new one is no smaller."""
     if new.megabytes is None or base.megabytes is None or new.megabytes >= base.megabytes:
         return ""
-    return f": {base.megabytes:.0f} MB -> {new.megabytes:.0f} MB before your layers (table of {new.date})"
+    of = str(table()[base.name].get("size", {}).get("of", "")) or newest_minor(base.name) or ""
+    if base.version is not None and of and base.version.partition(".")[0] != of.partition(".")[0]:
+        return ""  # another major version weighs something else
+    tag = f"{base.name}:{of}" if of else base.name
+    sizes = f"{base.megabytes:.0f} MB -> {new.megabytes:.0f} MB"
+    return f": {sizes} before your layers (measured for {tag}, {new.date})"
 
 
 def is_windows(reference: str) -> bool:

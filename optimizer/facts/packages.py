@@ -87,6 +87,21 @@ def lost_in_slim(release: str | None) -> frozenset[str]:
     return frozenset(full[release] if release in full else (package for packages in full.values() for package in packages))
 
 
+@cache
+def with_recommendations() -> dict[str, dict[str, list[str]]]:
+    """What packages recommend, by the releases for which that is known."""
+    return {release: packages for release, packages in table("apt_recommends").items() if isinstance(packages, dict)}
+
+
+def recommended(name: str, release: str | None) -> frozenset[str] | None:
+    """What `name` recommends in a release, directly or not; None for a package that the table does not have there. In a release
+    that the table does not have, what it recommends in any other stands in for that: a check has to say so."""
+    known = with_recommendations()
+    tables = [known[release]] if release in known else list(known.values())
+    found = [packages[name] for packages in tables if name in packages]
+    return frozenset(package for packages in found for package in packages) if found else None
+
+
 # Libraries that every Debian image has.
 ALWAYS = frozenset({"libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libcrypt1"})
 

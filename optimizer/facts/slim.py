@@ -123,8 +123,15 @@ class SlimNeeds:
         self.missing = Missing()
         self.own = self._own_packages()
         self.python: dict[str, Evidence] = {}
+        self.brought = frozenset[str]()
         inside = Application(facts, stage.instructions[-1], including=True)
         self.node = shipped_packages(inside, facts.end_state(stage).workdir)
+
+    def bring(self, found: tuple[Requirement, ...] | None, debian: Iterable[str] = ()) -> None:
+        """Take in packages of Python and Debian that come from elsewhere, as from a builder, and are used here."""
+        everything = installed(found or ())
+        self.python |= {package.name: everything.seen(package.name)[0] for package in everything.packages}
+        self.brought |= frozenset(debian)
 
     def look(self) -> Missing:
         """Everything that is missing."""
@@ -168,8 +175,8 @@ class SlimNeeds:
             return replace(self.python[name], claim=f"{name} uses {supply.what}")
         if (name := supply.user_among("node", self.node)) is not None:
             return self.facts.seen(self.stage.base, f"{name} uses {supply.what}")
-        if (name := supply.user_among("debian", self.own)) is not None:
-            run = next((i for i in self.runs if i.index >= self.own[name] - 1), self.stage.base)
+        if (name := supply.user_among("debian", self.brought | self.own.keys())) is not None:
+            run = next((i for i in self.runs if i.index >= self.own.get(name, i.index + 2) - 1), self.stage.base)
             return self.facts.seen(run, f"{name} uses {supply.what}")
         application = self.facts.application(self.stage)
         for started in application.programs:

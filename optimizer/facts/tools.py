@@ -36,12 +36,13 @@ _PYTHON = re.compile(r"(?:python|pip|cpython-?|py)-?(3)[.-]?(\d{1,2})\b")
 _PIP_OF_PYTHON = ((9, "20.0"), (5, "7.0"))
 
 
-def taken_away(facts: Facts, run: Instruction, command: Command) -> Evidence | None:
-    """A command of the same statement as `command`, behind it, that removes programs or folders; None without one."""
+def taken_away(facts: Facts, run: Instruction, command: Command, last: Command | None = None) -> Evidence | None:
+    """A command behind `command` that removes programs or folders, in the same statement as `last` (`command` itself where that
+    is not given); None without one."""
     script = facts.script(run)
     if script is None:
         return None
-    step = script.steps[script.step_of(command)]
+    step = script.steps[script.step_of(command if last is None else last)]
     for placed in facts.placed(run) or ():
         other = placed.command
         if other.span.start <= command.span.start or not step.span.contains(other.span):
@@ -96,7 +97,7 @@ def _version_by(command: Command, tool: str, option: str, lowest: Version) -> Ve
     """A version that a command proves: it uses the option itself, or installs the tool anew."""
     name, args = program(command)
     is_tool = name == tool or (tool == "pip" and re.fullmatch(r"pip[\d.]*", name) is not None)
-    if is_tool and option in args and command.is_unconditional:
+    if is_tool and option in args and command.is_unconditional and not any(re.match(r"pip[=<~]", arg) for arg in args):
         return max(lowest, Version(table("tools")[tool].get("harmless", {}).get(option, "0")))  # the author's own way
     if tool != "pip":
         return None

@@ -16,6 +16,7 @@ from optimizer.dockerfile.edit import Edit, Span
 from optimizer.facts.commands import apt_install, is_apt
 from optimizer.facts.copies import ARCHIVE, AWKWARD
 from optimizer.facts.manifests import Application
+from optimizer.facts.packages import recommended
 from optimizer.layers import apt_layer, commands_in
 from optimizer.rewrite import Aspect, Change, Check
 
@@ -162,9 +163,21 @@ class Strategy:
         claim = "no link of the sources leads to what the program reads"
         return Check(claim, holds=None, evidence=(self.facts.seen_in(link, "is a link"),))
 
+    def _drawn_with(self, packages: Iterable[str]) -> frozenset[str]:
+        """Fonts and certificates that packages of the old stage brought as recommended ones: they come along by name."""
+        base = self.facts.image(self.stage)
+        lost: set[str] = set()
+        for _, placed in self.commands():
+            install = apt_install(placed.command)
+            if install is not None and not install.skips_recommends:
+                for name in {*install.packages} & {*packages}:
+                    lost |= recommended(name, base.release if base is not None else None) or frozenset()
+        return frozenset(name for name in lost if name.startswith("fonts-") or name == "ca-certificates")
+
     def apt_line(self, packages: Iterable[str]) -> Line:
         """A RUN that installs Debian packages in the runtime stage."""
-        text = apt_layer(self.facts, packages)
+        names = frozenset(packages)
+        text = apt_layer(self.facts, names | self._drawn_with(names))
         plain = text.removeprefix("RUN ").replace(f"{self.document.escape}{self.document.source.newline}", "\n")
         return Line(text, Aspect.COMMANDS, commands_in(plain))
 

@@ -206,7 +206,9 @@ class _Node(Strategy):
         runtime, decided = chosen
         base = self.facts.image(self.stage)
         assert base is not None
-        needs = SlimNeeds(self.facts, self.stage, base, ()).look() if runtime != self.stage.image else None
+        looking = SlimNeeds(self.facts, self.stage, base, ())
+        looking.bring(None, self.installed())
+        needs = looking.look() if runtime != self.stage.image else None
         fates = default_fates(self.stage)
         self._carry_over(fates)
         result = Plan(

@@ -171,7 +171,10 @@ class _Python(Strategy):
         result.changes.append(Change(Aspect.ENV, added=(path,)))
         result.changes.append(Change(Aspect.COMMANDS, added=(f"python -m venv {ENVIRONMENT}",)))
         rest = [i for i in self.stage.body if i.index > prefix[-1].index and i.keyword == "RUN"]
-        needs = SlimNeeds(self.facts, self.stage, self.base, rest).look()
+        looking = SlimNeeds(self.facts, self.stage, self.base, rest)
+        for found in self._asked(installs):
+            looking.bring(found, self.installed())
+        needs = looking.look()
         packages = dict(needs.packages)
         unknown = self._libraries(packages, tools, installs)
         result.checks += [c for c in needs.checks if c.holds is not True]
