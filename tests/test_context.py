@@ -174,6 +174,49 @@ def test_two_services_with_two_contexts_are_a_doubt(tmp_path: Path) -> None:
     assert "builds it in" in found.doubt
 
 
+DOUBTS = [
+    ({".dockerignore": ""}, {}, ""),
+    ({}, {"apps/api/.dockerignore": ""}, "has a .dockerignore of its own"),
+    ({}, {"other/.dockerignore": ""}, "has a .dockerignore of its own"),
+    ({".dockerignore": ""}, {"apps/api/.dockerignore": ""}, ""),
+]
+
+
+@pytest.mark.parametrize(("here", "below", "doubt"), DOUBTS)
+def test_an_ignore_file_further_down_is_a_doubt(
+    tmp_path: Path, here: dict[str, str], below: dict[str, str], doubt: str
+) -> None:
+    (tmp_path / ".git").mkdir()
+    for name, text in {"web/index.html": "", "apps/api/app.py": "", "other/x": "", **here, **below}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = context_folder(tmp_path / "apps" / "api" / "Dockerfile", Document.parse(b"FROM x\nCOPY web /web\n"))
+    assert found.folder == tmp_path
+    assert (doubt in found.doubt) if doubt else found.doubt == ""
+
+
+@pytest.mark.parametrize(
+    ("above", "doubt"),
+    [
+        ("package-lock.json", "package-lock.json lies in"),
+        ("yarn.lock", "yarn.lock lies in"),
+        ("pnpm-lock.yaml", "pnpm-lock.yaml lies in"),
+        ("poetry.lock", ""),
+        ("README.md", ""),
+    ],
+)
+def test_a_lock_file_above_is_a_doubt(tmp_path: Path, above: str, doubt: str) -> None:
+    for name in (".git", "services/api"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "services" / "api" / "package.json").write_text("{}")
+    (tmp_path / above).write_text("")
+    dockerfile, document = tmp_path / "services" / "api" / "Dockerfile", Document.parse(b"FROM node\nCOPY . .\n")
+    found = context_folder(dockerfile, document).doubt
+    assert (doubt in found) if doubt else found == ""
+    (dockerfile.parent / "package-lock.json").write_text("{}")
+    assert context_folder(dockerfile, document).doubt == ""
+
+
 def test_an_ignore_file_that_is_a_link_is_there(folder: Path) -> None:
     (folder / ".dockerignore").rename(folder / "real.ignore")
     (folder / ".dockerignore").symlink_to("real.ignore")

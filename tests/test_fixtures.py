@@ -17,18 +17,10 @@ if TYPE_CHECKING:
 CASES = cases()
 
 
-@pytest.fixture(scope="module")
-def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a repository for each transform: above it nothing is looked for."""
-    folder = tmp_path_factory.mktemp("repositories")
-    for name in {case.transform for case in CASES}:
-        (folder / name / ".git").mkdir(parents=True)
-    return folder
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_case(case: Case, repositories: Path, *, update_fixtures: bool) -> None:
-    folder = case.lay_out(repositories / case.name)
+def test_case(case: Case, tmp_path: Path, *, update_fixtures: bool) -> None:
+    (tmp_path / ".git").mkdir()  # a repository of its own: above it, and beside it, nothing is looked for
+    folder = case.lay_out(tmp_path / case.folder.name)
     outcome = case.run(folder)
     check_outcome(outcome)
     result = outcome.after.source.to_bytes()

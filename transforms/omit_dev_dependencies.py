@@ -9,6 +9,7 @@ Source: npm's documentation, "npm ci", --omit.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from optimizer.facts import Facts
     from optimizer.facts.commands import Placed
     from optimizer.facts.manifests import Project
+    from optimizer.rewrite import Evidence
 
 # What says, in options or variables, which dependencies are installed.
 _TOLD = re.compile(r"^--(omit|include|production|only|prod|no-dev|dev)\b|^-D$")
@@ -36,6 +38,9 @@ _APART = frozenset(
     """echo rm chmod chown mkdir ln cp mv touch ls cd apt-get apt apk useradd groupadd adduser addgroup sed true set curl
     wget""".split()
 )
+# What runs the program of a package that it is told, and the words by which it is asked to.
+_RUNNERS = frozenset({"npx", "bunx", "pnpx", "npm", "yarn", "pnpm"})
+_VERBS = frozenset({"exec", "x", "dlx", "run"})
 
 
 class OmitDevDependencies:
@@ -58,6 +63,8 @@ class OmitDevDependencies:
             what = "a trigger" if user.keyword == "ONBUILD" else "a later RUN" if user.keyword == "RUN" else "another stage"
             return Refusal(self, f"{what} may use development dependencies", (here, facts.seen(user, "may use them")))
         application = facts.application(facts.target)
+        if (anything := _starts_anything(facts)) is not None:
+            return Refusal(self, "what is started stands with whoever runs the image, not in it", (here, anything))
         ignores = "--ignore-scripts" in command.args
         used = development_use(application, project) or development_in_scripts(project, ignores_scripts=ignores)
         if used is not None:
@@ -82,6 +89,16 @@ class OmitDevDependencies:
 
 def _plural(count: int) -> str:
     return f"{count} development {'dependency' if count == 1 else 'dependencies'}"
+
+
+def _starts_anything(facts: Facts) -> Evidence | None:
+    """The line by which the image starts whatever program of a package it is told; its base, where it starts nothing itself."""
+    assert facts.target is not None
+    if not facts.starts_something:
+        return facts.seen(facts.target.base, "is its base, and nothing here starts anything")
+    started = facts.application(facts.target).started
+    runners = (s for s in started if posixpath.basename(s.words[0] if s.words else "") in _RUNNERS)
+    return next((s.seen for s in runners if all(word.startswith("-") or word in _VERBS for word in s.words[1:])), None)
 
 
 def _is_told(facts: Facts, run: Instruction, placed: Placed, project: Project) -> bool:

@@ -21,6 +21,7 @@ from optimizer.facts.manifests import Application
 from optimizer.facts.node_packages import install_addons, libc_bound
 from optimizer.facts.packages import package_of, table
 from optimizer.facts.python_packages import Requirement, compiled, installed, is_install, python_version, requirements
+from optimizer.facts.slim import SlimNeeds
 from optimizer.layers import commands_in
 from optimizer.rewrite import Aspect, Change, Check, FileChange, Refusal, Rewrite, Safety, decide
 from optimizer.transform import Meta, Phase
@@ -173,6 +174,10 @@ def _checks(facts: Facts, base: Image, runs: tuple[Instruction, ...]) -> Iterato
     assert facts.target is not None
     application = facts.application(facts.target)
     yield from _debian_words(facts)
+    needs = SlimNeeds(facts, facts.target, base, runs)
+    needs.look()
+    for supply, seen in needs.supplies_used():
+        yield Check(f"{supply.what}: which packages hold it on Alpine is not known", holds=False, evidence=(seen,))
     yield from application.unknown
     yield application.is_explained
     for copy in facts.up_to(facts.target.instructions[-1], "COPY"):

@@ -14,7 +14,7 @@ import re
 from typing import TYPE_CHECKING
 
 from optimizer.contract import exec_entry
-from optimizer.facts.commands import apt_install, is_certain_install, option_value
+from optimizer.facts.commands import apt_install, is_certain_install, option_value, written
 from optimizer.facts.manifests import Application
 from optimizer.facts.node import installs_by_name, named_packages
 from optimizer.facts.packages import is_base_program, node_package_of_program, package_of, python_package_of_program
@@ -207,10 +207,13 @@ def _installed(facts: Facts, instruction: Instruction, name: str) -> Evidence | 
 def _compiled(facts: Facts, stage: Stage, instruction: Instruction, word: str) -> Evidence | None:
     """The line that compiles what is started: `go build`, or a compiler of C that is told to make that very file."""
     found = facts.application(stage).compiled.get(posixpath.basename(word))
+    path = facts.state(instruction).path(word)
+    runs = tuple(facts.up_to(instruction, "RUN"))
+    if any(touched.path == path for run in runs for touched in written(facts.placed(run) or ())):
+        return None  # what is written over it may be a script, which only a shell starts without a first line
     if found is not None:
         return found
-    path = facts.state(instruction).path(word)
-    for run in facts.up_to(instruction, "RUN"):
+    for run in runs:
         for placed in facts.placed(run) or ():
             made = option_value(placed.command.args, "-o") if placed.command.name in _COMPILERS else None
             if made is not None and path is not None and placed.path(made) == path:

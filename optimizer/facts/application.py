@@ -173,17 +173,20 @@ class AppFacts:
 
     @cached_property
     def _go_uses(self) -> tuple[Use, ...]:
-        found: list[Use] = []
         workdir, variables = self._workdir, self.facts.end_state(self.stage).variables
+        read = self.facts.context.read_bytes
+        files = [(read(path) or b"", Surroundings(path, "/" + path, workdir, variables)) for path in self.compiled_sources]
+        return tuple(use for reading in go_sources.read(files) for use in (*reading.uses, *reading.unknown))
+
+    @cached_property
+    def compiled_sources(self) -> tuple[str, ...]:
+        """The paths below the context of the Go files that the stages compile."""
+        found: dict[str, None] = {}
         for run, item in self._go_builds:
             application = Application(self.facts, run)
             project = go.module(application, item)
             everything = (f for copy in application.copies for f in self.facts.files_of(copy) if f.endswith(".go"))
-            paths = go.sources(application, project, item) if project is not None else tuple(everything)
-            read = self.facts.context.read_bytes
-            files = [(read(path) or b"", Surroundings(path, "/" + path, workdir, variables)) for path in paths]
-            for reading in go_sources.read(files):
-                found += (*reading.uses, *reading.unknown)
+            found |= dict.fromkeys(go.sources(application, project, item) if project is not None else everything)
         return tuple(found)
 
     @cached_property

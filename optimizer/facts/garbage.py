@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from optimizer.facts.commands import Touched, covers, deleted
 from optimizer.facts.sources import files_named
+from optimizer.facts.started import runs_a_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -63,7 +64,7 @@ def _purposes(facts: Facts, run: Instruction, filling: Placed, results: tuple[st
 def _is_used(behind: tuple[Placed, ...], gone: Touched) -> bool:
     """Whether something runs between an install and the deletion of what it installed: then that was its purpose."""
     between = (p.command for p in behind if p.command.span.start < gone.command.span.start)
-    return any(command.name not in _MAKES_NOTHING or {"run", "test", "exec"} & set(command.args[:1]) for command in between)
+    return any(command.name not in _MAKES_NOTHING or runs_a_script(command) for command in between)
 
 
 def _uses(facts: Facts, run: Instruction, folders: tuple[str, ...], names: frozenset[str]) -> Iterator[tuple[str, Evidence]]:

@@ -18,8 +18,9 @@ _IMPORT = re.compile(r"^[ \t]*(?:import[ \t]+)?(?:(?:[\w.]+)[ \t]+)?\"([\w.\-~/]
 _CGO = re.compile(r'^\s*(?:import\s+)?"C"\s*$', re.MULTILINE)
 # Functions of packages that take a path, with the index of that argument; -1: every argument is one.
 _READS = {
-    "os.Open": 0, "os.ReadFile": 0, "os.ReadDir": 0, "os.DirFS": 0, "os.Stat": 0, "os.Lstat": 0, "ioutil.ReadFile": 0,
-    "ioutil.ReadDir": 0, "template.ParseFiles": -1, "template.ParseGlob": 0, "http.Dir": 0, "http.ServeFile": 2,
+    "os.Open": 0, "os.ReadFile": 0, "os.ReadDir": 0, "os.DirFS": 0, "os.OpenRoot": 0, "os.Stat": 0, "os.Lstat": 0,
+    "ioutil.ReadFile": 0, "ioutil.ReadDir": 0, "template.ParseFiles": -1, "template.ParseGlob": 0, "http.Dir": 0,
+    "http.ServeFile": 2,
     "filepath.Walk": 0, "filepath.WalkDir": 0, "filepath.Glob": 0, "os.OpenFile": 0, "os.Readlink": 0, "os.Chdir": 0,
     "tls.LoadX509KeyPair": -1, "plugin.Open": 0, "godotenv.Load": -1, "godotenv.Overload": -1,
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
 _GEMS = frozenset("pg mysql2 puma bcrypt bootsnap nio4r msgpack bigdecimal racc date json ffi-compiler hiredis rmagick".split())
 _CRATES = frozenset({"openssl-sys", "libsqlite3-sys", "pq-sys", "mysqlclient-sys", "libz-sys", "curl-sys", "cmake"})
+# Gems of Ruby alone that bring no other gem. Source: rubygems' own pages of each, 2026-11.
+_ALONE = frozenset({"bundler", "rake", "rack", "dotenv", "foreman", "mustache"})
 # Names in Gemfile.lock and in Cargo.lock.
 _LOCKED = re.compile(r'^ +([\w-]+) \(|^name = "([\w-]+)"', re.MULTILINE)
 
@@ -26,8 +29,12 @@ def native_dependency(application: Application, placed: Placed) -> str | None:
 
 
 def is_unread(application: Application, placed: Placed) -> bool:
-    """Whether a command installs the gems of a Gemfile of which no lock file says what they come to: most applications have one
-    that compiles."""
+    """Whether a command installs gems, or those of a Gemfile, of which no lock file says what they come to: most applications
+    have one that compiles."""
+    if placed.command.name == "gem" and placed.command.args[:1] in (("install",), ("i",)):
+        args = placed.command.args
+        named = (arg for before, arg in pairwise(args) if not arg.startswith("-") and before not in ("-v", "--version"))
+        return not _ALONE.issuperset(arg.partition(":")[0] for arg in named)
     is_bundle = placed.command.name in ("bundle", "bundler") and not {"exec", "config"} & set(placed.command.args[:1])
     return is_bundle and _text(application, placed, "Gemfile.lock") is None
 

@@ -271,6 +271,12 @@ def _package_files(
         return NeedsSources("a workspace brings a program of its own, which npm links when its file is there", (seen,))
     if project.has(posixpath.join(member, "binding.gyp")) and not ignores_scripts:
         return NeedsSources("a binding.gyp makes the install compile the sources")
+    for local in locals_ if not ignores_scripts else ():
+        manifest = posixpath.join(local, "package.json")
+        brought = parse_json(project.read(manifest)) or {}
+        read = _lifecycle(application, project.source(manifest) or path, local, brought)
+        if isinstance(read, NeedsSources):
+            return read
     files = [name, *locals_, *(posixpath.join(member, program) for program in programs)]
     if not ignores_scripts:
         read = _lifecycle(application, path, member, package)

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from optimizer.dockerfile.shell import SHELLS
+from optimizer.dockerfile.shell import SHELLS, from_words
 from optimizer.facts.application import started_by
 from optimizer.facts.commands import option_value
 from optimizer.facts.manifests import Application
@@ -157,6 +157,8 @@ def _for_root(what: str) -> str:
 def _by_run(facts: Facts, run: Instruction) -> Iterator[tuple[str, Evidence]]:
     """Files that a RUN leaves where only root reads them, and users that it makes or deletes."""
     script = facts.script(run)
+    if run.heredocs and (match := _MODELS.search(facts.document.raw(run))):
+        yield _for_root(match[0]), facts.seen(run, "downloads into the home of whoever runs it")
     if script is None:
         if match := re.search(r"/root\b|~/|\$HOME\b", facts.document.raw(run)):
             yield _for_root(match[0]), facts.seen(run, "cannot be read as a script, and names it")
@@ -172,6 +174,10 @@ def _by_run(facts: Facts, run: Instruction) -> Iterator[tuple[str, Evidence]]:
             text = str(command)
             yield f"the users of the image are its own (`{text[:30]}`)", replace(seen, claim="decides who exists")
     for started in started_by(facts, run):
+        inner = from_words(started.words) if started.how is How.PROGRAM and started.words else None
+        for command in inner.commands if inner is not None else ():
+            if (what := _installed_for_root(facts, run, command)) is not None:
+                yield what, started.seen
         path = Application(facts, run).source(started.what) if started.how is How.PYTHON else None
         if path is not None and (match := _MODELS.search(facts.context.read(path) or "")):
             yield _for_root(match[0]), facts.seen_match(path, match, "downloads into the home of whoever runs it")

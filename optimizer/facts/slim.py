@@ -45,7 +45,7 @@ from optimizer.facts.uses import Act
 from optimizer.rewrite import Check
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from optimizer.dockerfile.document import Stage
     from optimizer.dockerfile.instruction import Instruction
@@ -158,16 +158,19 @@ class SlimNeeds:
 
     def _look_at_supplies(self) -> None:
         """Fonts, tables and zones that the full image brings by itself: what uses them gets them by name."""
-        for supply in supplies():
-            seen = self._use_of(supply)
-            if seen is None:
-                continue
+        for supply, seen in self.supplies_used():
             packages = supply.packages.get(self.base.release or "")
             if packages is None and self.base.has_libraries:
                 claim = f"{supply.what}: which packages hold it on {self.base.release} is known"
                 self.missing.checks.append(Check(claim, holds=None, evidence=(seen,)))
             for package in packages or ():
                 self._needs(package, seen)
+
+    def supplies_used(self) -> Iterator[tuple[Supply, Evidence]]:
+        """What the application uses of that, each with the line; asked when the runs have been looked at."""
+        for supply in supplies():
+            if (seen := self._use_of(supply)) is not None:
+                yield supply, seen
 
     def _use_of(self, supply: Supply) -> Evidence | None:
         """The line by which the application uses a supply; None where it does not."""
@@ -301,10 +304,8 @@ class SlimNeeds:
             native = native_dependency(application, placed)
             claim = f"nothing that it installs takes a compiler{f': {native} does' if native else ''}"
             if is_unread(application, placed):
-                claim, native = (
-                    "the gems that it installs are not known (no Gemfile.lock): most applications have one that compiles",
-                    "?",
-                )
+                claim = "the gems that it installs are not known (no lock file names them): most applications compile one"
+                native = "?"
             self.missing.checks.append(Check(claim, holds=False if native else None, evidence=(seen,)))
         package = application.project(placed, "package.json") if is_project_install(placed) else None
         for command, line in install_commands(package) if package is not None else ():

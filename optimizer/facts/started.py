@@ -44,6 +44,13 @@ _ASKS = frozenset({"--version", "-V", "-v", "--help", "-h"})
 _MAX_DEPTH = 8
 
 
+def runs_a_script(command: Command) -> bool:
+    """Whether a command of npm, Yarn, pnpm or Bun runs a script or a program of the project: `npm run build`, `yarn build`."""
+    verb = next((arg for arg in command.args if not arg.startswith("-")), "")
+    is_short = command.name in ("yarn", "pnpm") and verb not in {"", *_OWN_VERBS}
+    return command.name in _RUNNERS and (is_short or verb in ("run", "run-script", "test", "exec", "start"))
+
+
 class How(Enum):
     """What kind of thing is started."""
 

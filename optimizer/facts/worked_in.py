@@ -40,8 +40,13 @@ _WAITS_FOR_EVER = re.compile(
     r"|\bsleep(\s+|\()(inf(inity)?|\d{5,})"
 )
 _MAX_LINES_OF_WAITING = 15
+# The body of a Go program that does nothing else.
+_MAIN_WAITS = re.compile(
+    r"\bfunc main\(\)\s*\{\s*(select\s*\{\s*\}|for\s*(true\s*)?\{\s*time\.Sleep\([^{}]*\)\s*\}|<-\s*make\(chan [^)]*\))\s*\}"
+)
 _DEVELOPMENT_CONTAINER = re.compile(r"(^|/)\.devcontainer/|devcontainer", re.IGNORECASE)
 _ITS_DOCKERFILE = re.compile(r'"docker[fF]ile"\s*:\s*"([^"]+)"')
+_ITS_SERVICE = re.compile(r'"service"\s*:\s*"([^"]+)"')
 
 
 def worked_in(facts: Facts, stage: Stage) -> tuple[str, Evidence] | None:
@@ -83,11 +88,16 @@ def _by_name(facts: Facts, stage: Stage) -> Iterator[tuple[str, Evidence]]:
     reason = "it is a development container: people work in it with the tools of the full image"
     if _DEVELOPMENT_CONTAINER.search(facts.document.path) or _DEVELOPMENT_CONTAINER.search(facts.reference(stage) or ""):
         yield reason, facts.seen(stage.base, "is its base")
+    services = {service.name for service in facts.context.services if facts.stage_of_service(service) is stage}
     for path in (".devcontainer/devcontainer.json", ".devcontainer.json"):
-        match = _ITS_DOCKERFILE.search(facts.context.read(path) or "")
+        text = facts.context.read(path) or ""
+        match = _ITS_DOCKERFILE.search(text)
         named = posixpath.normpath(posixpath.join(posixpath.dirname(path), match[1])) if match is not None else None
         if match is not None and named == facts.context.dockerfile:
             yield reason, facts.seen_match(path, match, "names it")
+        service = _ITS_SERVICE.search(text)
+        if service is not None and service[1] in services:
+            yield reason, facts.seen_match(path, service, "names its service")
 
 
 def _idle(facts: Facts, stage: Stage, started: tuple[Started, ...]) -> Evidence | None:
@@ -105,7 +115,10 @@ def _idle(facts: Facts, stage: Stage, started: tuple[Started, ...]) -> Evidence 
 def _only_waits(facts: Facts, stage: Stage, started: tuple[Started, ...]) -> Evidence | None:
     """The line of what waits for ever among `started`; None where something else is done, too, or nothing waits."""
     waits: Evidence | None = None
+    sources = {one.words for one in started if one.how in (How.PYTHON, How.NODE)}
     for one in started:
+        if one.how is How.PROGRAM and one.words in sources:
+            continue  # the interpreter of a source, which is looked at by itself
         if one.how in (How.PYTHON, How.NODE):
             if not _source_waits(facts, stage, one):
                 return None
@@ -113,7 +126,7 @@ def _only_waits(facts: Facts, stage: Stage, started: tuple[Started, ...]) -> Evi
         elif one.how is How.PROGRAM or (one.how is How.UNKNOWN and one.words):
             name = posixpath.basename(one.words[0] if one.words else one.what or "")
             inline = re.search(r"(?:^|\s)-[ec]\s", " ".join((*one.words, ""))) is not None
-            if _waits(one, name) or (inline and _WAITS_FOR_EVER.search(" ".join(one.words))):
+            if _waits(one, name) or _main_waits(facts, stage, name) or (inline and _WAITS_FOR_EVER.search(" ".join(one.words))):
                 waits = waits or one.seen
             elif name not in _BESIDE_IDLING:
                 return None
@@ -128,6 +141,12 @@ def _waits(one: Started, name: str) -> bool:
     if name == "sleep":
         return any(_NEVER.match(arg) for arg in args)
     return name in SHELLS and all(re.fullmatch(r"-[il]+|--login", arg) for arg in args)
+
+
+def _main_waits(facts: Facts, stage: Stage, name: str) -> bool:
+    """Whether `name` is a program compiled from the context that does nothing but wait."""
+    app = facts.application(stage)
+    return name in app.compiled and any(_MAIN_WAITS.search(facts.context.read(path) or "") for path in app.compiled_sources)
 
 
 def _source_waits(facts: Facts, stage: Stage, one: Started) -> bool:

@@ -62,7 +62,8 @@ class Files:
         wanted: dict[str, None] = {}
         everything = False
         for use in self.uses:
-            if use.what is None or (use.what.endswith(ANYTHING) and folder(use.what) in ("/", self.stage.workdir)):
+            is_open = ANYTHING in (use.what or "")
+            if use.what is None or (is_open and folder(use.what) in ("/", self.stage.workdir)):
                 if use.act is Act.READS and not everything:
                     everything = True
                     seen = self.stage.app.seen(use, "names a file only when it runs: all but the sources is kept")
@@ -74,7 +75,6 @@ class Files:
                     claim = "which files of the working folder it reads or serves is known: it opens the folder itself"
                     self.checks.append(Check(claim, holds=None, evidence=(seen,)))
             elif not THERE_ALWAYS.match(use.what) and not use.what.startswith("~"):
-                is_open = ANYTHING in use.what or "*" in use.what
                 wanted[folder(use.what) if is_open or use.act is Act.WRITES else use.what] = None
         wanted.pop(self.stage.workdir or "/", None)
         return tuple(wanted), everything
