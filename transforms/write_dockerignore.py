@@ -10,11 +10,12 @@ Source: Docker's documentation, ".dockerignore files".
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import TYPE_CHECKING
 
 from optimizer.dockerfile.document import Document
-from optimizer.dockerfile.patterns import ignoring, read_ignore_file
+from optimizer.dockerfile.patterns import clean, ignoring, read_ignore_file
 from optimizer.dockerfile.scan import DockerfileError
 from optimizer.facts import Facts
 from optimizer.facts.context import DOCKERFILE
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from optimizer.dockerfile.instruction import Instruction
     from optimizer.dockerfile.shell import Command
-    from optimizer.facts.copies import Copy, Placement
+    from optimizer.facts.copies import Copy
     from optimizer.rewrite import Decision
 
 PATH = ".dockerignore"
@@ -63,7 +64,7 @@ class WriteDockerignore:
 
     def rewrites(self, document: Document, facts: Facts) -> Iterator[Rewrite | Refusal]:  # noqa: ARG002 - the protocol's
         copies = [c for stage in facts.built for c in facts.copies(stage) if not facts.is_windows(stage)]
-        broad = next((c for c in copies if any(_is_broad(facts, p) for p in c.placements or ())), None)
+        broad = next((c for c in copies if _is_broad(facts, c)), None)
         if broad is None or (facts.context.root is None and not facts.context.files):
             return
         if facts.context.ignore_path is not None:
@@ -115,10 +116,12 @@ class WriteDockerignore:
         )
 
 
-def _is_broad(facts: Facts, placement: Placement) -> bool:
-    """Whether a copy takes a whole folder in which tools leave what nobody commits: the context, or a project below it."""
-    names = facts.context.names(placement.source) if placement.is_folder else ()
-    return placement.is_folder and (placement.source == "" or any(name in _JUNK for name in names))
+def _is_broad(facts: Facts, copy: Copy) -> bool:
+    """Whether a copy takes a whole folder in which tools leave what nobody commits: the context, or a project below it; also
+    as `folder/*`."""
+    whole = {placement.source for placement in copy.placements or () if placement.is_folder}
+    every = {clean(posixpath.dirname(source)) for source in copy.sources if posixpath.basename(source) == "*"}
+    return "" in whole or any(name in _JUNK for folder in (*whole, *every) for name in facts.context.names(folder))
 
 
 def _patterns(facts: Facts) -> tuple[str, ...]:
