@@ -77,7 +77,8 @@ class WriteDockerignore:
             return
         has_git = facts.context.kind(".git") is not None
         git = (".git",) if has_git and _git_decision(facts).safety is Safety.SAFE else ()
-        itself = (PATH,) if any(p.is_folder and p.source == "" for p in broad.placements or ()) else ()
+        at_top = any(p.is_folder and p.source == "" for p in broad.placements or ()) or "*" in map(clean, broad.sources)
+        itself = (PATH,) if at_top else ()  # a wildcard takes dot files, too
         patterns = (*git, *(p for p in (*wanted, *_ALWAYS, *itself) if _is_harmless(facts, p, copies)))
         here = facts.seen(broad.instruction, "copies a whole folder, and there is no .dockerignore")
         if _WORTH_IT.isdisjoint(patterns):
