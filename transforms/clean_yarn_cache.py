@@ -37,6 +37,8 @@ def _fills(command: Command) -> bool:
 
 def _is_unread(facts: Facts, run: Instruction) -> bool:
     """Whether a project is installed that is not in the build context: its settings may ask for a newer Yarn."""
+    if not any(facts.up_to(run, "COPY", "ADD")) and all(c.name == "yarn" for _, c in commands_up_to(facts, run)):
+        return False  # nothing has brought a project
     application = Application(facts, run)
     projects = (p for p in facts.placed(run) or () if p.command.name == "yarn" and is_project_install(p))
     return any(application.project(placed, "package.json") is None for placed in projects)
