@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,10 @@ _DOCKER = "docker.py::"
 # No test of ours is about time, and workers that run side by side slow one another down.
 settings.register_profile("side by side", deadline=None)
 settings.load_profile("side by side")
+
+# A shell's job in the background is born deaf to these, and so would be every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class _Spread(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
