@@ -33,5 +33,10 @@ def test_a_row_has_a_fixture_or_a_reason(row: str) -> None:
     assert not (fixtures and reason), f"{row} has fixtures ({fixtures}) and a reason not to have any"
 
 
+@pytest.mark.parametrize("row", [row for row in ROWS if row.startswith("18.") and row not in TABLE["reasons"]])
+def test_what_went_wrong_in_the_wild_has_a_sibling(row: str) -> None:
+    assert len(NAMED.get(row, [])) > 1, f"{row} ({ROWS[row]}): one fixture alone holds the witness, not the cause"
+
+
 def test_fixtures_and_reasons_name_rows_that_exist() -> None:
     assert {*NAMED, *TABLE["reasons"]} <= set(ROWS)
