@@ -88,6 +88,11 @@ class PackageCache:
         )
 
 
+def deletes_asked(facts: Facts, run: Instruction, question: str) -> bool:
+    """Whether a RUN deletes the folder that a package manager names when it is asked: `rm -rf "$(yarn cache dir)"`."""
+    return any(command.name == "rm" and any(question in word.raw for word in command.words) for command in facts.commands(run))
+
+
 def _behind(facts: Facts, run: Instruction, command: Command) -> tuple[Placed, ...]:
     """The commands of a RUN behind one of them, but those that delete."""
     commands = facts.placed(run) or ()

@@ -156,7 +156,7 @@ def _compose_files(folder: Path) -> list[Path]:
     for place in (folder, folder / ".devcontainer"):
         try:
             with os.scandir(place) as entries:  # a folder above may hold thousands: no Path for each
-                found += sorted(place / entry.name for entry in entries if compose.NAME.match(entry.name))
+                found += sorted(place / entry.name for entry in entries if compose.NAME.match(entry.name) and entry.is_file())
         except OSError:
             continue  # not there, or a folder above that we may not list: it says nothing
     return found

@@ -173,4 +173,8 @@ def test_services_of_a_compose_file() -> None:
     assert (web.name, web.target, web.mounts) == ("web", "app", ("/app/src", "/data", "/cache"))
     assert (web.user, web.is_read_only, web.platforms, web.arguments) == ("1000", True, ("linux/arm64",), ("A",))
     assert services(b"services: [", "x") == ()
+    lists = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
+    huge = "{build: {context: *a9, dockerfile: *a9, target: *a9}, image: *a9, user: *a9, command: [*a9], volumes: [*a9]}"
+    (odd,) = services(f"{lists}services: {{web: {huge}}}\n".encode(), "x")
+    assert (odd.context, odd.dockerfile, odd.target, odd.image, odd.user) == (".", "Dockerfile", None, "", None)
     assert services(b"services: {web: {build: x}}", "x")[0].context == "x"

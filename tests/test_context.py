@@ -13,6 +13,7 @@ from optimizer.dockerfile.patterns import ignoring, matches, read_ignore_file
 from optimizer.facts.context import BuildContext
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 # Expectations follow the examples of Docker's documentation and the tests of moby/patternmatcher.
@@ -215,6 +216,26 @@ def test_a_lock_file_above_is_a_doubt(tmp_path: Path, above: str, doubt: str) ->
     assert (doubt in found) if doubt else found == ""
     (dockerfile.parent / "package-lock.json").write_text("{}")
     assert context_folder(dockerfile, document).doubt == ""
+
+
+def test_a_pipe_is_no_compose_file(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / ".devcontainer"):
+        folder.mkdir(exist_ok=True)
+        os.mkfifo(folder / "compose.yaml")
+    assert context_folder(tmp_path / "Dockerfile", Document.parse(b"FROM x\n")).services == ()
+
+
+def test_neighbours_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def walk(_self: BuildContext, path: str = "") -> Iterator[str]:
+        looked.append(path)
+        return iter(())
+
+    monkeypatch.setattr(BuildContext, "walk", walk)
+    context = BuildContext(tmp_path)
+    assert context.neighbours() == context.neighbours() == ()
+    assert looked == [""]
 
 
 def test_an_ignore_file_that_is_a_link_is_there(folder: Path) -> None:

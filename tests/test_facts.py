@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
+from optimizer import Settings, optimize
 from optimizer.dockerfile.document import Document
 from optimizer.facts import Facts
 from optimizer.facts.context import BuildContext
 from optimizer.facts.images import image, is_windows, split
 from optimizer.facts.state import expand
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FILES = {"app.py": "x", "lib/a.py": "x", "requirements.txt": "x", "tests/test_a.py": "x", "server.js": "x"}
 
@@ -163,3 +169,25 @@ def test_heredoc_scripts_are_read_where_the_shell_runs_them() -> None:
     scripts = [found.script(run) for run in found.document.instructions if run.keyword == "RUN"]
     names = [None if script is None else [c.name for c in script.commands] for script in scripts]
     assert names == [["a", "b"], None, ["cat", "c"], ["e"], None]
+
+
+ODD_LOCKS = [
+    ("package-lock.json", '{"packages": {"": {}, "node_modules/a": {"dependencies": ["b"], "optionalDependencies": 7}}}'),
+    ("package-lock.json", '{"packages": {"": {}, "node_modules/a": {"dependencies": {"b": {}}}, "node_modules/b": []}}'),
+    ("uv.lock", 'package = ["a"]\n'),
+    ("uv.lock", "package = 7\n"),
+    ("uv.lock", "[[package]]\nname = 7\nversion = []\nmarkers = 3\nwheels = [1]\n"),
+    ("Pipfile.lock", '{"default": {"a": {"markers": 7, "version": 3}, "b": []}}'),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), ODD_LOCKS)
+def test_a_lock_file_of_another_shape_tells_nothing(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    (tmp_path / "package.json").write_text("{}")
+    (tmp_path / "app.py").write_text("")
+    install = {"package-lock.json": "npm install", "uv.lock": "uv sync", "Pipfile.lock": "pipenv install"}[name]
+    base = "node:22" if name.startswith("package") else "python:3.12"
+    document = Document.parse(f'FROM {base}\nWORKDIR /app\nCOPY . .\nRUN {install}\nCMD ["python", "app.py"]\n'.encode())
+    outcome = optimize(document, BuildContext(tmp_path, "Dockerfile"), Settings())
+    assert ("use-npm-ci" if base == "node:22" else "use-slim-base") not in {rewrite.name for rewrite in outcome.applied}

@@ -124,6 +124,11 @@ def test_an_image_that_does_something_may_be(end: str) -> None:
     assert reasons(f"FROM python:3.12\n{end}\n", SLIMS) == []
 
 
+@pytest.mark.parametrize("blanks", [" " * 20_000, "\\n" * 5_000])
+def test_a_long_program_is_not_one_that_waits(blanks: str) -> None:
+    assert reasons(f'FROM python:3.12\nCMD ["python3", "-c", "while True{blanks}x"]\n', SLIMS) == []
+
+
 def test_what_takes_nothing_away_is_not_asked() -> None:
     assert reasons('FROM python:3.12\nCMD ["bash"]\n', Append("true")) == []
 

@@ -28,6 +28,7 @@ def facts_of(text: str) -> Facts:
         ("FROM ubuntu:14.04", False),
         ("FROM ubuntu:14.04\nRUN pip install --upgrade pip", True),
         ("FROM ubuntu:14.04\nRUN pip install --upgrade pip==1.5.6", False),
+        ("FROM ubuntu:14.04\nRUN pip install --upgrade pip==1..6", False),
         ("FROM ubuntu:14.04\nRUN curl -O https://example.org/get-pip.py && python get-pip.py", True),
         ("FROM ubuntu:14.04\nRUN test -f x || pip install -U pip", True),
         ("FROM python:2.7", True),

@@ -77,6 +77,9 @@ def test_what_is_no_requirement_is_none() -> None:
     assert requirement("flask>=2; python_version < '4'") is not None
     assert requirement("flask >= two") is None
     assert version("1.0-not") is None
+    assert version("9" * 5_000) is None
+    assert requirement("flask; " + "(" * 5_000 + "os_name == 'nt'" + ")" * 5_000) is None
+    assert applies("(" * 5_000 + "os_name == 'nt'" + ")" * 5_000, "3.12")
     assert version(None) is None
 
 

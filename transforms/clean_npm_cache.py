@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optimizer.cleanup import PackageCache
+from optimizer.cleanup import PackageCache, deletes_asked
 from optimizer.dockerfile.shell import subcommand
 from optimizer.facts.commands import option_value
 from optimizer.facts.garbage import commands_up_to
@@ -38,8 +38,9 @@ def _fills(command: Command) -> bool:
 
 
 def _is_emptied(facts: Facts, run: Instruction) -> bool:
-    asked = any(c.name == "rm" and any("npm config get cache" in w.raw for w in c.words) for c in facts.commands(run))
-    return asked or any(facts.deletes(run, path) for path in ("cache:npm", *_FOLDERS))
+    return deletes_asked(facts, run, "npm config get cache") or any(
+        facts.deletes(run, path) for path in ("cache:npm", *_FOLDERS)
+    )
 
 
 def _objection(facts: Facts, run: Instruction) -> str | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from optimizer.cleanup import PackageCache
+from optimizer.cleanup import PackageCache, deletes_asked
 from optimizer.facts.garbage import commands_up_to
 from optimizer.facts.manifests import Application
 from optimizer.facts.node import is_berry, is_project_install, local_packages, uses_pnp
@@ -45,8 +45,7 @@ def _is_unread(facts: Facts, run: Instruction) -> bool:
 
 
 def _is_emptied(facts: Facts, run: Instruction) -> bool:
-    asked = any(c.name == "rm" and any("yarn cache dir" in w.raw for w in c.words) for c in facts.commands(run))
-    return asked or any(facts.deletes(run, path) for path in ("cache:yarn", *_FOLDERS))
+    return deletes_asked(facts, run, "yarn cache dir") or any(facts.deletes(run, path) for path in ("cache:yarn", *_FOLDERS))
 
 
 def _objection(facts: Facts, run: Instruction) -> str | None:

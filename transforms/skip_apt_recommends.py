@@ -127,7 +127,7 @@ def _policy(document: Document, facts: Facts, run: Instruction) -> Instruction |
 
 def _present(facts: Facts, stage: Stage, run: Instruction, install: AptInstall) -> set[str]:
     """Packages that are there anyway: in the base, installed by an earlier RUN, or in the list itself."""
-    base = facts.image(stage)
+    base, release = facts.image(stage), _release(facts, stage)
     present = {*install.packages, *(base.packages if base is not None else ())}
     for earlier in facts.up_to(run, "RUN"):
         script = facts.script(earlier)
@@ -136,7 +136,7 @@ def _present(facts: Facts, stage: Stage, run: Instruction, install: AptInstall) 
             if other is None or (earlier is run and command.span >= install.command.span):
                 continue
             present |= set(other.packages)
-            lost = {p for name in other.packages for p in recommended(name, _release(facts, stage)) or ()}
+            lost = {p for name in other.packages for p in recommended(name, release) or ()}
             if "ca-certificates" in lost and not other.skips_recommends:
                 present.add("ca-certificates")  # recommended there, or kept by name
     if base is not None and base.has_certificates:

@@ -154,6 +154,7 @@ def _jdk_checks(document: Document, facts: Facts) -> Iterator[Check]:
 
 def _takes_development_kit(words: tuple[str, ...]) -> bool:
     """Whether a command starts a program of the development kit, an agent, or Java on a source file."""
+    words = tuple(piece for word in words for piece in word.split())  # `sh -c "javac Main.java"`
     names = {posixpath.basename(word) for word in words}
     is_source = "java" in names and any(word.endswith(".java") for word in words)
     told = any(word.startswith("-javaagent") or "spring-boot:run" in word for word in words)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import IO, TYPE_CHECKING, cast
 
 from dockerfile_parse import DockerfileParser
@@ -102,7 +103,7 @@ class Document:
 
     # ---------------------------------------------------------------- looking
 
-    @property
+    @cached_property
     def preamble(self) -> tuple[Instruction, ...]:
         """The ARG instructions above the first FROM."""
         return tuple(i for i in self.instructions if not self.stages or i.index < self.stages[0].base.index)

@@ -151,10 +151,15 @@ def _has_apt_recipe(facts: Facts, instruction: Instruction, placed: Placed) -> b
     if not names:
         return False
     own = [text for name in names if (path := placed.path(name)) is not None for text in _texts_at(facts, instruction, path)]
-    every = own or [facts.context.read(f) or "" for f in facts.context.walk() if posixpath.basename(f) in names]
+    every = own or [facts.context.read(f) or "" for f in facts.context.walk() if _is_recipe(f, names)]
     if any(_CALLS_APT.search(text) for text in every):
         return True
     return not own and placed.command.name == "make" and any(_INSTALLS_NEEDS.search(arg) for arg in placed.command.args)
+
+
+def _is_recipe(path: str, names: tuple[str, ...]) -> bool:
+    """Whether a file is a recipe of the application: those of its packages, thousands at times, are not run by name."""
+    return posixpath.basename(path) in names and "node_modules" not in path.split("/")
 
 
 def _texts_at(facts: Facts, instruction: Instruction, path: str) -> Iterator[str]:

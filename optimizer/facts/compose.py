@@ -58,7 +58,7 @@ def services(data: bytes, file: str) -> tuple[Service, ...]:
 def _service(file: str, name: str, entry: Any) -> Service | None:
     build = entry.get("build") if isinstance(entry, dict) else None
     build = {"context": build} if isinstance(build, str) else build
-    is_built = isinstance(build, dict) and "://" not in str(build.get("context", ""))
+    is_built = isinstance(build, dict) and "://" not in _text(build.get("context"))
     if not isinstance(entry, dict) or not (is_built or isinstance(entry.get("image"), str)):
         return None
     build = build if isinstance(build, dict) else {}
@@ -68,20 +68,20 @@ def _service(file: str, name: str, entry: Any) -> Service | None:
     return Service(
         file,
         name,
-        str(build.get("context", ".")) if is_built else None,
-        str(build.get("dockerfile", "Dockerfile")),
-        str(entry.get("image") or ""),
-        str(build["target"]) if build.get("target") else None,
+        (_text(build.get("context")) or ".") if is_built else None,
+        _text(build.get("dockerfile")) or "Dockerfile",
+        _text(entry.get("image")),
+        _text(build.get("target")) or None,
         _words(check.get("test")) if isinstance(check, dict) else None,
         _words(entry.get("command")),
         _words(entry.get("entrypoint")),
         tuple(m for volume in (*_list(entry.get("volumes")), *_watched(entry)) if (m := _mount(volume)) is not None),
-        tuple(str(p) for p in _list(platforms)),
-        str(entry["user"]) if entry.get("user") is not None else None,
+        tuple(_text(p) for p in _list(platforms)),
+        _text(entry.get("user")) or None,
         tuple(key for key in ("privileged", "cap_add", "devices", "pid", "ipc") if entry.get(key)),
         tuple(port for item in _list(entry.get("ports")) if (port := _port(item)) is not None),
         entry.get("read_only") is True,
-        tuple(str(a).partition("=")[0] for a in (arguments if isinstance(arguments, list | dict) else ())),
+        tuple(_text(a).partition("=")[0] for a in (arguments if isinstance(arguments, list | dict) else ())),
     )
 
 
@@ -89,9 +89,14 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def _text(value: Any) -> str:
+    """A word or number as text; "" for a list or table, which may be a small file's huge one: aliases of aliases."""
+    return "" if value is None or isinstance(value, list | dict) else str(value)
+
+
 def _words(value: Any) -> str | tuple[str, ...] | None:
     if isinstance(value, list):
-        return tuple(str(word) for word in value)
+        return tuple(_text(word) for word in value)
     return value if isinstance(value, str) and value else None
 
 
@@ -103,13 +108,13 @@ def _watched(entry: dict[str, Any]) -> list[Any]:
 
 def _port(item: Any) -> int | None:
     """The container port that an entry of `ports` publishes, in its short or long form."""
-    text = str(item.get("target", "")) if isinstance(item, dict) else str(item).rpartition(":")[2].partition("/")[0]
+    text = _text(item.get("target")) if isinstance(item, dict) else _text(item).rpartition(":")[2].partition("/")[0]
     return int(text) if text.isdecimal() else None
 
 
 def _mount(volume: Any) -> str | None:
     """The container path of a volume in its short or long form."""
     if isinstance(volume, dict):
-        return str(volume["target"]) if volume.get("target") else None
-    parts = re.sub(r"\$\{[^}]*\}", "X", str(volume)).split(":")
+        return _text(volume.get("target")) or None
+    parts = re.sub(r"\$\{[^}]*\}", "X", _text(volume)).split(":")
     return next((part for part in parts[1:] if part.startswith("/")), None) or (parts[0] if len(parts) == 1 else None)

@@ -50,7 +50,7 @@ class BuildContext:
     _cache: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
     _readings: dict[object, Reading] = field(default_factory=dict, compare=False, repr=False)
     _mentions: dict[re.Pattern[str], tuple[str, int] | bool] = field(default_factory=dict, compare=False, repr=False)
-    _neighbours: list[tuple[tuple[str, str], ...]] = field(default_factory=lambda: [()], compare=False, repr=False)
+    _neighbours: list[tuple[tuple[str, str], ...]] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def is_known(self) -> bool:
@@ -158,8 +158,8 @@ class BuildContext:
     def neighbours(self) -> tuple[tuple[str, str], ...]:
         """The other Dockerfiles of the build context, and those in the folders beside it in the same repository: their paths as
         the user would type them, and their texts."""
-        if self._neighbours == [()]:
-            self._neighbours[0] = tuple(self._read_neighbours())
+        if not self._neighbours:
+            self._neighbours.append(tuple(self._read_neighbours()))
         return self._neighbours[0]
 
     def _read_neighbours(self) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ _DISTROLESS = re.compile(r"^(?P<name>gcr\.io/distroless/[a-z0-9-]+?)(?:-(?P<rele
 # Alpine variants of language images came up with this release.
 _FIRST_ALPINE_VARIANTS = "3.3"
 _ANY = 1 << 30
-_VERSION = re.compile(r"\d+(?:\.\d+)*")
+_VERSION = re.compile(r"\d{1,9}(?:\.\d{1,9})*")
 _TABLES = ("packages", "distributions")
 # Words of tags that name a variant.
 _KINDS = ("slim", "alpine", "curl", "scm", "jre", "jdk", "fpm", "apache", "cli", "zts")
@@ -274,6 +274,12 @@ def glibc(found: Image) -> str | None:
     versions = table().get("distributions", {}).get(found.distribution, {}).get("glibc", {})
     version = versions.get(found.release) if found.libc == "glibc" else None
     return None if version is None else str(version)
+
+
+def glibc_at_least(found: Image, other: Image) -> bool | None:
+    """Whether the glibc of an image is as new as that of `other`; None where one is not known, or has another library."""
+    own, wanted = glibc(found), glibc(other)
+    return None if own is None or wanted is None else _parts(own) >= _parts(wanted)
 
 
 def lifetime(found: Image) -> str | None:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 _GEMS = frozenset("pg mysql2 puma bcrypt bootsnap nio4r msgpack bigdecimal racc date json ffi-compiler hiredis rmagick".split())
 _CRATES = frozenset({"openssl-sys", "libsqlite3-sys", "pq-sys", "mysqlclient-sys", "libz-sys", "curl-sys", "cmake"})
-# Gems of Ruby alone that bring no other gem. Source: rubygems' own pages of each, 2026-11.
-_ALONE = frozenset({"bundler", "rake", "rack", "dotenv", "foreman", "mustache"})
+# Gems of Ruby alone that bring no other gem. Source: the list of dependencies of dotenv 3; the others from memory, 2026-11.
+_ALONE = frozenset({"bundler", "rake", "rack", "dotenv"})
 # Names in Gemfile.lock and in Cargo.lock.
 _LOCKED = re.compile(r'^ +([\w-]+) \(|^name = "([\w-]+)"', re.MULTILINE)
 

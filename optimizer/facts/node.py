@@ -256,28 +256,16 @@ def _package_files(
     package = parse_json(project.read(name))
     if package is None:
         return NeedsSources(f"{path} cannot be read")
-    pnpm_table = package.get("pnpm")
-    overrides = pnpm_table.get("overrides") if isinstance(pnpm_table, dict) else None
-    tables = (*(package.get(name) for name in _DEPENDENCIES), overrides)
-    specs = [(dependency, spec) for table in tables for dependency, spec in _specs(table) if _LOCAL_SPEC.match(spec)]
-    locals_ = [local for _, spec in specs if (local := _local_files(project, member, spec)) is not None]
-    if len(locals_) < len(specs):
-        dependency, spec = next(s for s in specs if _local_files(project, member, s[1]) is None)
-        seen = application.line(path, f'"{dependency}"', "is a folder or a file of the sources")
-        return NeedsSources(f"{dependency} is installed from the sources ({spec})", (seen,))
+    linked = _linked(application, project, member, package, ignores_scripts=ignores_scripts)
+    if isinstance(linked, NeedsSources):
+        return linked
     programs = _own_programs(package) if member else ()
     if not all(project.has(posixpath.join(member, program)) for program in programs):
         seen = application.line(path, '"bin"', "is linked at install, if it is there")
         return NeedsSources("a workspace brings a program of its own, which npm links when its file is there", (seen,))
     if project.has(posixpath.join(member, "binding.gyp")) and not ignores_scripts:
         return NeedsSources("a binding.gyp makes the install compile the sources")
-    for local in locals_ if not ignores_scripts else ():
-        manifest = posixpath.join(local, "package.json")
-        brought = parse_json(project.read(manifest)) or {}
-        read = _lifecycle(application, project.source(manifest) or path, local, brought)
-        if isinstance(read, NeedsSources):
-            return read
-    files = [name, *locals_, *(posixpath.join(member, program) for program in programs)]
+    files = [name, *linked, *(posixpath.join(member, program) for program in programs)]
     if not ignores_scripts:
         read = _lifecycle(application, path, member, package)
         if isinstance(read, NeedsSources):
@@ -293,6 +281,29 @@ def _package_files(
     for patched in (package.get("patchedDependencies"), (pnpm or {}).get("patchedDependencies")):
         files += (posixpath.join(member, str(p)) for p in patched.values()) if isinstance(patched, dict) else ()
     return files
+
+
+def _linked(
+    application: Application, project: Project, member: str, package: dict[str, Any], *, ignores_scripts: bool
+) -> list[str] | NeedsSources:
+    """The folders and archives of the sources that a package.json names as dependencies, as names in the project."""
+    pnpm = package.get("pnpm")
+    overrides = pnpm.get("overrides") if isinstance(pnpm, dict) else None
+    tables = (*(package.get(name) for name in _DEPENDENCIES), overrides)
+    found: list[str] = []
+    for dependency, spec in (entry for table in tables for entry in _specs(table) if _LOCAL_SPEC.match(entry[1])):
+        local = _local_files(project, member, spec)
+        if local is None:
+            manifest = project.source(posixpath.join(member, "package.json"))
+            seen = application.line(manifest, f'"{dependency}"', "is a folder or a file of the sources")
+            return NeedsSources(f"{dependency} is installed from the sources ({spec})", (seen,))
+        found.append(local)
+    for local in found if not ignores_scripts else ():
+        manifest = project.source(posixpath.join(local, "package.json"))
+        brought = parse_json(application.context.read(manifest)) or {}
+        if isinstance(read := _lifecycle(application, manifest, local, brought), NeedsSources):
+            return read
+    return found
 
 
 def _local_files(project: Project, member: str, spec: str) -> str | None:

@@ -41,11 +41,20 @@ def lock_in_step(context: BuildContext, folder: str) -> tuple[bool | None, str]:
     packages = lock.get("packages")
     if not isinstance(packages, dict) or not isinstance(packages.get(""), dict):
         return False, f"{name} lists no packages, or is of the old format of npm 6"
+    if not all(map(_is_whole, packages.values())):
+        return None, f"{name} is not as npm writes it"
     if package.get("overrides"):
         return None, f"{name} was made with the overrides of package.json"
     for problem in _problems(context, folder, package, packages):
         return False, f"{name} {problem}: `npm ci` would stop"
     return True, f"{name} lists what package.json asks for"
+
+
+def _is_whole(entry: Any) -> bool:
+    """Whether an entry of a lock file has tables where they belong."""
+    return isinstance(entry, dict) and all(
+        isinstance(entry.get(name) or {}, dict) for name in (*_TABLES, "peerDependenciesMeta")
+    )
 
 
 def _lock_name(context: BuildContext, folder: str) -> str | None:
@@ -54,7 +63,7 @@ def _lock_name(context: BuildContext, folder: str) -> str | None:
 
 def _problems(context: BuildContext, folder: str, package: dict[str, Any], packages: dict[str, Any]) -> Iterator[str]:
     for where, entry in packages.items():
-        if "node_modules" in where.split("/") or not isinstance(entry, dict):
+        if "node_modules" in where.split("/"):
             continue
         manifest = package if where == "" else read_package(context, posixpath.join(folder, where))
         if manifest is None:
@@ -92,16 +101,16 @@ def _is_out_of_range(wanted: str, version: str) -> bool:
 def _missing_dependencies(packages: dict[str, Any]) -> Iterator[str]:
     """Dependencies of locked packages that are not locked where Node would look for them."""
     for where, entry in packages.items():
-        if not isinstance(entry, dict) or entry.get("link"):
+        if entry.get("link"):
             continue
         optional = entry.get("optionalDependencies") or {}
-        for name in entry.get("dependencies") or {}:
+        for name, wanted in (entry.get("dependencies") or {}).items():
             found = next((place for place in places(where, name) if place in packages), None)
             if name not in optional and found is None:
                 yield f"does not list {name}, which {where or 'the project'} needs"
-            locked = packages.get(found) if found is not None else None
-            version = str(locked.get("version", "")) if isinstance(locked, dict) and not locked.get("link") else ""
-            if version and _is_out_of_range(str(entry["dependencies"][name]), version):
+            locked = packages[found] if found is not None else {}
+            version = str(locked.get("version", "")) if not locked.get("link") else ""
+            if version and _is_out_of_range(str(wanted), version):
                 yield f"lists {name} {version}, which is not what {where.rpartition('node_modules/')[2] or 'the project'} needs"
         missing = [name for name in optional if not any(place in packages for place in places(where, name))]
         if missing:  # npm 11 stops there, older ones do not
@@ -120,8 +129,6 @@ def places(where: str, name: str) -> Iterator[str]:
 
 def _missing_peers(packages: dict[str, Any]) -> Iterator[str]:
     for where, entry in packages.items():
-        if not isinstance(entry, dict):
-            continue
         optional = entry.get("peerDependenciesMeta") or {}
         for peer in entry.get("peerDependencies") or {}:
             if (optional.get(peer) or {}).get("optional"):

@@ -226,15 +226,23 @@ def _locked(application: Application, placed: Placed, tool: str) -> tuple[Requir
         table = parse_json(text)
         default = table.get("default") if table is not None else None
         entries = default.items() if isinstance(default, dict) else ()
-        wanted = [(str(name), e) for name, e in entries if not isinstance(e, dict) or applies(e.get("markers"), python)]
+        wanted = [(str(name), entry) for name, entry in entries if _is_for(entry, python)]
         return tuple(_of_pipfile(application, path, name, entry) for name, entry in wanted)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         return None
-    locked = [entry for entry in table.get("package", ()) if not _is_project(entry)]
-    used = [e for e in locked if not isinstance(e.get("markers"), str) or applies(e["markers"], python)]
+    locked = table.get("package", [])
+    if not isinstance(locked, list) or not all(isinstance(entry, dict) for entry in locked):
+        return None
+    used = (entry for entry in locked if not _is_project(entry) and _is_for(entry, python))
     return tuple(_of_lock(application, path, entry) for entry in used)
+
+
+def _is_for(entry: Any, python: str | None) -> bool:
+    """Whether what a lock file lists is installed here, by its marker; without one it is."""
+    marker = entry.get("markers") if isinstance(entry, dict) else None
+    return not isinstance(marker, str) or applies(marker, python)
 
 
 def _of_pipfile(application: Application, path: str, name: str, entry: Any) -> Requirement:

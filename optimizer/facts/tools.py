@@ -16,6 +16,7 @@ from optimizer.facts.commands import APT, deleted
 from optimizer.facts.images import alpine_at_least, release_in_tag
 from optimizer.facts.packages import table
 from optimizer.facts.python import program
+from optimizer.facts.wheels import version as version_of
 from optimizer.rewrite import Check
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _version_by(command: Command, tool: str, option: str, lowest: Version) -> Ve
         asked = next((arg for arg in args if re.match(r"pip(?![\w-])", arg)), None)
         pinned = re.match(r"pip==([\d.]+)$", asked or "")
         if asked is not None and (asked == "pip" or pinned is not None):
-            return Version(pinned[1]) if pinned is not None else Version("19.0")
+            return version_of(pinned[1]) if pinned is not None else Version("19.0")
     python = _PYTHON.search(" ".join((command.name or "", *args))) if is_tool or fetches(command) else None
     if python is not None and (least := _pip_of_python(int(python[2]))) is not None:
         return least  # by its own name, or installed as python3.11-pip

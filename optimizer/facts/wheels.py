@@ -28,7 +28,7 @@ def version(text: str | None) -> Version | None:
     """A version, or None for what is none."""
     try:
         return Version(text) if text else None
-    except InvalidVersion:
+    except ValueError:  # InvalidVersion, or a number with thousands of digits
         return None
 
 
@@ -36,7 +36,7 @@ def requirement(text: str) -> Requirement | None:
     """A requirement as PEP 508 writes it, or None for what is none."""
     try:
         return Requirement(text)
-    except InvalidRequirement:
+    except (InvalidRequirement, RecursionError):  # the parser calls itself for each parenthesis of a marker
         return None
 
 
@@ -74,7 +74,7 @@ def applies(marker: Marker | str | None, python: str | None) -> bool:
     try:
         found = Marker(marker) if isinstance(marker, str) else marker
         return any(found.evaluate(_environment(python, machine)) for machine in ("x86_64", "aarch64"))
-    except (InvalidMarker, UndefinedComparison, UndefinedEnvironmentName):
+    except (InvalidMarker, UndefinedComparison, UndefinedEnvironmentName, RecursionError):
         return True
 
 

@@ -39,7 +39,7 @@ _WAITS_FOR_EVER = re.compile(
     r"|setInterval\(\s*(function\s*\(\)|\(\s*\)\s*=>)\s*\{\s*\}|\bsignal\.pause\(\)|\bloop\s*(\{|do)\s*sleep\b|\bselect\s*\{\s*\}"
     r"|\bsleep(\s+|\()(inf(inity)?|\d{5,})"
 )
-_MAX_LINES_OF_WAITING = 15
+_MAX_LINES_OF_WAITING, _MAX_CHARACTERS_OF_WAITING = 15, 2_000
 # The body of a Go program that does nothing else.
 _MAIN_WAITS = re.compile(
     r"\bfunc main\(\)\s*\{\s*(select\s*\{\s*\}|for\s*(true\s*)?\{\s*time\.Sleep\([^{}]*\)\s*\}|<-\s*make\(chan [^)]*\))\s*\}"
@@ -126,7 +126,7 @@ def _only_waits(facts: Facts, stage: Stage, started: tuple[Started, ...]) -> Evi
         elif one.how is How.PROGRAM or (one.how is How.UNKNOWN and one.words):
             name = posixpath.basename(one.words[0] if one.words else one.what or "")
             inline = re.search(r"(?:^|\s)-[ec]\s", " ".join((*one.words, ""))) is not None
-            if _waits(one, name) or _main_waits(facts, stage, name) or (inline and _WAITS_FOR_EVER.search(" ".join(one.words))):
+            if _waits(one, name) or _main_waits(facts, stage, name) or (inline and _waits_for_ever(" ".join(one.words))):
                 waits = waits or one.seen
             elif name not in _BESIDE_IDLING:
                 return None
@@ -154,7 +154,14 @@ def _source_waits(facts: Facts, stage: Stage, one: Started) -> bool:
     path = facts.application(stage).application.source(one.what)
     text = facts.context.read(path) or "" if path is not None else ""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", "//"))]
-    return len(lines) <= _MAX_LINES_OF_WAITING and _WAITS_FOR_EVER.search(text) is not None
+    return len(lines) <= _MAX_LINES_OF_WAITING and _waits_for_ever("\n".join(lines))
+
+
+def _waits_for_ever(text: str) -> bool:
+    """Whether a short program waits for ever. One that is longer does something else, and a long stretch of blanks would keep
+    the pattern busy."""
+    text = re.sub(r"\s+", lambda blanks: "\n" if "\n" in blanks[0] else " ", text)
+    return len(text) <= _MAX_CHARACTERS_OF_WAITING and _WAITS_FOR_EVER.search(text) is not None
 
 
 def _shell_waits(facts: Facts, stage: Stage, started: tuple[Started, ...]) -> Evidence | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from optimizer.dockerfile.edit import Edit, Span
 from optimizer.facts import go, go_sources
 from optimizer.facts.commands import apt_install, is_apt
-from optimizer.facts.images import architectures, distroless, glibc, image
+from optimizer.facts.images import architectures, distroless, glibc_at_least, image
 from optimizer.facts.packages import (
     base_programs,
     go_programs,
@@ -274,10 +274,8 @@ class _Go(Strategy):
         base, new = self.facts.image(self.stage), image(runtime)
         if linked.is_static or base is None or new is None:
             return None
-        own, other = glibc(base), glibc(new)
         claim = f"the C library of {runtime} is as new as the builder's"
-        known = own is not None and other is not None
-        return Check(claim, holds=_numbers(other or "") >= _numbers(own or "") if known else None, evidence=linked.seen)
+        return Check(claim, holds=glibc_at_least(new, base), evidence=linked.seen)
 
     def _other_packages(self, programs: dict[str, Evidence]) -> Iterator[Check]:
         """Packages that are installed and hold neither build tools nor programs: fonts, data, libraries."""
@@ -325,7 +323,3 @@ class _Go(Strategy):
                 names |= set(libraries or ())
             result.first.insert(0, self.apt_line(names))
             result.evidence += list(programs.values())
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())
